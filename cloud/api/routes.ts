@@ -1,0 +1,113 @@
+/** The HTTP API: twins from Redis, history and incidents from Postgres, health from the node itself. */
+
+import type { TemplatedApp } from 'uWebSockets.js';
+import type { Pool } from 'pg';
+import { z } from 'zod';
+import { isDeviceId, isSiteId } from '../../protocol/ids.ts';
+import type { GatewayLink } from '../gateway-link.ts';
+import type { Health } from '../health.ts';
+import type { LiveState } from '../live-state.ts';
+import { historyPoints } from './history-points.ts';
+import { getJson, Problem, type RouteRequest } from './http.ts';
+import { incidents, quarantined } from './records.ts';
+import { type SiteDirectory, siteNames } from './site-directory.ts';
+
+const limit = (initial: number, max: number) => z.coerce.number().int().min(1).max(max).default(initial);
+const site = z.string().refine(isSiteId, 'not a site name').optional();
+const device = z.string().refine(isDeviceId, 'not a device name').optional();
+/** Milliseconds since 1970, or ISO 8601. */
+const time = z.union([
+  z.coerce.number(),
+  z.iso.datetime({ offset: true }).transform(text => Date.parse(text)),
+]);
+
+const TwinsQuery = z.object({
+  site,
+  search: z.string().max(200).default(''),
+  limit: limit(100, 1000),
+  after: z.string().optional(),
+});
+const HistoryQuery = z.object({
+  metric: z.string().min(1),
+  from: time.optional(),
+  to: time.optional(),
+  limit: limit(20_000, 50_000),
+});
+const IncidentsQuery = z.object({ site, device, limit: limit(100, 1000) });
+const QuarantineQuery = z.object({ site, limit: limit(50, 1000) });
+
+const HOUR_MS = 3_600_000;
+
+export function registerRoutes(options: {
+  app: TemplatedApp;
+  pool: Pool;
+  live: LiveState;
+  gateways: GatewayLink;
+  directory: SiteDirectory;
+  health: () => Health;
+  onError: (route: string, error: unknown) => void;
+}): void {
+  const { app, pool, live, directory } = options;
+  const get = (pattern: string, handle: (request: RouteRequest) => unknown) =>
+    getJson(app, pattern, handle, options.onError);
+
+  get('/health', () => options.health());
+
+  get('/sites', async () => {
+    const sites = await directory.sites();
+    return {
+      sites: sites.map(entry => ({
+        ...entry,
+        gateways: [...options.gateways.gateways.values()]
+          .filter(gateway => gateway.site === entry.site)
+          .map(({ gateway, lastHelloAt, report }) => ({ gateway, lastHelloAt, ...report })),
+      })),
+    };
+  });
+
+  get('/twins', async request => {
+    const query = TwinsQuery.parse(Object.fromEntries(request.query));
+    const names = query.site ? [query.site] : siteNames(await directory.sites());
+    const search = query.search.toLowerCase();
+    const found: [string, string][] = [];
+    for (const name of names) {
+      for (const twin of (await live.devices(name)).sort()) {
+        if (`${name}/${twin}`.toLowerCase().includes(search)) found.push([name, twin]);
+      }
+    }
+    const start = query.after ? found.findIndex(([s, d]) => `${s}/${d}` > query.after!) : 0;
+    const page = start < 0 ? [] : found.slice(start, start + query.limit);
+    const twins = [];
+    for (const [name, of] of Map.groupBy(page, ([s]) => s)) {
+      twins.push(
+        ...(await live.twins(
+          name,
+          of.map(([, d]) => d),
+        )),
+      );
+    }
+    const last = page.at(-1);
+    const more = start >= 0 && start + page.length < found.length;
+    return { twins, next: more && last ? last.join('/') : null, total: found.length };
+  });
+
+  get('/twins/:site/:device', async ({ parameters: [siteName = '', deviceName = ''] }) => {
+    const twin = await live.twin(siteName, deviceName);
+    if (!twin) throw new Problem(404, 'Not found', `no twin ${siteName}/${deviceName}`);
+    return twin;
+  });
+
+  get('/twins/:site/:device/history', async ({ parameters: [siteName = '', deviceName = ''], query }) => {
+    const { metric, from, to, limit: pointsMax } = HistoryQuery.parse(Object.fromEntries(query));
+    const until = to ?? Date.now();
+    const since = from ?? until - HOUR_MS;
+    if (since > until) throw new Problem(400, 'Bad request', 'from lies after to');
+    const wanted = { site: siteName, device: deviceName, metric, from: since, to: until, pointsMax };
+    return { site: siteName, device: deviceName, metric, ...(await historyPoints(pool, wanted)) };
+  });
+
+  get('/incidents', async ({ query }) => incidents(pool, IncidentsQuery.parse(Object.fromEntries(query))));
+  get('/quarantine', async ({ query }) =>
+    quarantined(pool, QuarantineQuery.parse(Object.fromEntries(query))),
+  );
+}

@@ -1,0 +1,83 @@
+/** The cloud node's configuration, from the environment. Every key has a default but the three servers. */
+import { hostname } from 'node:os';
+import { z } from 'zod';
+import { PARTITIONS_DEFAULT } from '../protocol/subjects.ts';
+
+const MiB = 1024 * 1024;
+const DAY_MS = 86_400_000;
+const whole = z.coerce.number().int();
+
+const Environment = z.object({
+  /** nats://user:password@host:port, or several with commas. */
+  HOLDFAST_NATS_URL: z.string().min(1),
+  /** redis://[:password@]host:port */
+  HOLDFAST_REDIS_URL: z.string().min(1),
+  /** postgres://user:password@host:port/database */
+  HOLDFAST_POSTGRES_URL: z.string().min(1),
+  HOLDFAST_HTTP_HOST: z.string().default('127.0.0.1'),
+  /** 0 takes a free port. */
+  HOLDFAST_HTTP_PORT: whole.min(0).max(65_535).default(8080),
+  /** Name of this node, shown as the owner of partitions. */
+  HOLDFAST_NODE: z.string().default(() => `${hostname()}-${process.pid}`),
+  /** Read once, when the history is made; later starts take the history's own. */
+  HOLDFAST_PARTITIONS: whole.min(1).max(1024).default(PARTITIONS_DEFAULT),
+  HOLDFAST_STREAM_BYTES_MAX: whole.min(MiB).default(1024 * MiB),
+  /** Copies of the ingest stream: 1, or 3 on a NATS cluster. */
+  HOLDFAST_STREAM_REPLICAS: whole.min(1).max(5).default(1),
+  /** Decoded batches that wait for Postgres; beyond it the stream absorbs. */
+  HOLDFAST_HISTORY_QUEUE_BYTES_MAX: whole.min(MiB).default(256 * MiB),
+  HOLDFAST_HISTORY_COMMIT_INTERVAL_MS: whole.min(0).default(100),
+  HOLDFAST_RETENTION_DAYS: z.coerce.number().positive().default(90),
+  HOLDFAST_TWIN_TTL_DAYS: z.coerce.number().positive().default(30),
+  HOLDFAST_LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal']).default('info'),
+});
+
+export interface CloudConfig {
+  natsUrl: string;
+  redisUrl: string;
+  postgresUrl: string;
+  httpHost: string;
+  httpPort: number;
+  node: string;
+  partitions: number;
+  streamBytesMax: number;
+  streamReplicas: number;
+  historyQueueBytesMax: number;
+  commitIntervalMs: number;
+  retentionMs: number;
+  twinTtlSeconds: number;
+  logLevel: string;
+}
+
+/** @returns the configuration, or one line per key that is wrong. */
+export function readCloudConfig(
+  environment: Record<string, string | undefined>,
+): { ok: true; config: CloudConfig } | { ok: false; problems: string[] } {
+  const parsed = Environment.safeParse(environment);
+  if (!parsed.success) {
+    return {
+      ok: false,
+      problems: parsed.error.issues.map(issue => `${issue.path.join('.')}: ${issue.message}`),
+    };
+  }
+  const env = parsed.data;
+  return {
+    ok: true,
+    config: {
+      natsUrl: env.HOLDFAST_NATS_URL,
+      redisUrl: env.HOLDFAST_REDIS_URL,
+      postgresUrl: env.HOLDFAST_POSTGRES_URL,
+      httpHost: env.HOLDFAST_HTTP_HOST,
+      httpPort: env.HOLDFAST_HTTP_PORT,
+      node: env.HOLDFAST_NODE,
+      partitions: env.HOLDFAST_PARTITIONS,
+      streamBytesMax: env.HOLDFAST_STREAM_BYTES_MAX,
+      streamReplicas: env.HOLDFAST_STREAM_REPLICAS,
+      historyQueueBytesMax: env.HOLDFAST_HISTORY_QUEUE_BYTES_MAX,
+      commitIntervalMs: env.HOLDFAST_HISTORY_COMMIT_INTERVAL_MS,
+      retentionMs: env.HOLDFAST_RETENTION_DAYS * DAY_MS,
+      twinTtlSeconds: Math.round((env.HOLDFAST_TWIN_TTL_DAYS * DAY_MS) / 1000),
+      logLevel: env.HOLDFAST_LOG_LEVEL,
+    },
+  };
+}

@@ -1,0 +1,54 @@
+/** The part of the address behind `#`, so that every view, search and filter can be bookmarked and sent to somebody. */
+import type { ListChoice, Only, SortBy } from './fleet-list.ts';
+import { DEFAULT_CHOICE } from './fleet-list.ts';
+
+export type Route =
+  | { readonly view: 'fleet'; readonly choice: ListChoice }
+  | { readonly view: 'twin'; readonly site: string; readonly device: string }
+  | { readonly view: 'alerts' }
+  | { readonly view: 'health' }
+  | { readonly view: 'unknown'; readonly path: string };
+
+const SORTS: readonly SortBy[] = ['device', 'site', 'age', 'alerts'];
+const ONLY: readonly Only[] = ['all', 'alerts', 'stale'];
+
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // a stray % in a hand-written address
+  }
+}
+
+export function parseRoute(hash: string): Route {
+  const [path = '', query = ''] = hash.replace(/^#/, '').split('?', 2);
+  const [head = '', ...rest] = path.split('/').filter(Boolean).map(decode);
+  if (head === '') return { view: 'fleet', choice: parseChoice(new URLSearchParams(query)) };
+  if (head === 'alerts' || head === 'health') return { view: head };
+  const [site, device] = rest;
+  if (head === 'twin' && rest.length === 2 && site && device) return { view: 'twin', site, device };
+  return { view: 'unknown', path };
+}
+
+function parseChoice(query: URLSearchParams): ListChoice {
+  return {
+    search: query.get('q') ?? '',
+    site: query.get('site') ?? '',
+    only: ONLY.find(only => only === query.get('only')) ?? DEFAULT_CHOICE.only,
+    sort: SORTS.find(sort => sort === query.get('sort')) ?? DEFAULT_CHOICE.sort,
+    descending: query.get('order') === 'desc',
+  };
+}
+
+export function fleetHash(choice: ListChoice): string {
+  const query = new URLSearchParams();
+  if (choice.search !== '') query.set('q', choice.search);
+  if (choice.site !== '') query.set('site', choice.site);
+  if (choice.only !== DEFAULT_CHOICE.only) query.set('only', choice.only);
+  if (choice.sort !== DEFAULT_CHOICE.sort) query.set('sort', choice.sort);
+  if (choice.descending) query.set('order', 'desc');
+  return query.size === 0 ? '#/' : `#/?${query}`;
+}
+
+export const twinHash = (site: string, device: string): string =>
+  `#/twin/${encodeURIComponent(site)}/${encodeURIComponent(device)}`;

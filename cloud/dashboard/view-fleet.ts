@@ -1,0 +1,255 @@
+/** All twins as one list: search, site, filter, order, and only the rows in view in the document. */
+import { html } from 'htm/preact';
+import type { VNode } from 'preact';
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
+import {
+  DEFAULT_CHOICE,
+  type ListChoice,
+  type Only,
+  type SortBy,
+  selectTwins,
+  sortedKeys,
+  visibleWindow,
+} from './fleet-list.ts';
+import { formatCount } from './format.ts';
+import { useLive, useNow } from './hooks.ts';
+import type { Live } from './live.ts';
+import type { Twin } from './model.ts';
+import { fleetHash, twinHash } from './route.ts';
+import { Age, Notice, Value } from './view-parts.ts';
+
+/** Widths, row heights and columns of values must be those of style.css. */
+const phone = matchMedia('(max-width: 720px)');
+const small = matchMedia('(max-width: 900px)');
+const rowHeightNow = (): number => (phone.matches ? 68 : 44);
+const metricsShownNow = (): number => (small.matches ? 2 : 4);
+
+function useLayoutOf<T>(media: MediaQueryList, read: () => T): T {
+  const [value, setValue] = useState(read);
+  useEffect(() => {
+    const onChange = (): void => setValue(read);
+    media.addEventListener('change', onChange);
+    return () => media.removeEventListener('change', onChange);
+  }, [media, read]);
+  return value;
+}
+
+export function FleetView({ live, choice }: { live: Live; choice: ListChoice }): VNode {
+  useLive(live);
+  const now = useNow();
+  const search = useRef<HTMLInputElement>(null);
+  const { fleet } = live;
+  // Membership says when the names changed
+  const byName = useMemo(() => sortedKeys(fleet.twins), [fleet, fleet.membership]);
+  // Once a second, so that rows ordered by age can be read and clicked while values change many times a second.
+  const second = Math.floor(now / 1_000);
+  const text = fleetHash(choice);
+  // `text` stands for `choice`, `second` for `now`
+  const selection = useMemo(
+    () => selectTwins(fleet.twins, byName, choice, now),
+    [fleet, byName, text, second],
+  );
+
+  useEffect(() => {
+    const onKey = (event: KeyboardEvent): void => {
+      const typing = event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement;
+      if (event.key !== '/' || typing || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      search.current?.focus();
+    };
+    addEventListener('keydown', onKey);
+    return () => removeEventListener('keydown', onKey);
+  }, []);
+
+  const choose = (change: Partial<ListChoice>): void => {
+    history.replaceState(null, '', fleetHash({ ...choice, ...change }));
+    dispatchEvent(new HashChangeEvent('hashchange'));
+  };
+  const sites = (live.sites() ?? []).map(({ site }) => site);
+  if (choice.site !== '' && !sites.includes(choice.site)) sites.push(choice.site);
+  const only = (value: Only, label: string, count: number): VNode => html`
+    <button type="button" aria-pressed=${choice.only === value} onClick=${() => choose({ only: value })}>
+      ${label} <span class="figure">${formatCount(count)}</span>
+    </button>`;
+
+  return html`
+    <h1 class="unseen">Fleet</h1>
+    <form class="toolbar" role="search" onSubmit=${(event: Event) => event.preventDefault()}>
+      <input ref=${search} type="search" aria-label="Search devices" placeholder="Search devices  ( / )"
+        autocomplete="off" spellcheck=${false} value=${choice.search}
+        onInput=${(event: Event) => choose({ search: (event.target as HTMLInputElement).value })} />
+      <select aria-label="Site" value=${choice.site}
+        onChange=${(event: Event) => choose({ site: (event.target as HTMLSelectElement).value })}>
+        <option value="">All sites</option>
+        ${sites.map(site => html`<option key=${site} value=${site}>${site}</option>`)}
+      </select>
+      <div class="choices" role="group" aria-label="Show">
+        ${only('all', 'All', selection.counts.all)} ${only('alerts', 'Alerts', selection.counts.alerts)}
+        ${only('stale', 'Stale', selection.counts.stale)}
+      </div>
+    </form>
+    ${fleet.refused > 0 ? html`<p class="old">This page shows at most ${formatCount(fleet.twinsMax)} twins; there are more.</p>` : null}
+    ${
+      selection.keys.length > 0
+        ? html`<${TwinList} twins=${fleet.twins} keys=${selection.keys} now=${now} choice=${choice} choose=${choose} />`
+        : html`<${NoTwins} live=${live} choice=${choice} choose=${choose} />`
+    }`;
+}
+
+type Choose = (change: Partial<ListChoice>) => void;
+
+function NoTwins({ live, choice, choose }: { live: Live; choice: ListChoice; choose: Choose }): VNode {
+  const { fleet } = live;
+  const sites = live.sites();
+  const failure = live.sitesFailure();
+  if (fleet.twins.size > 0) {
+    return html`<${Notice} title="No twin matches">
+      <p>${formatCount(fleet.twins.size)} twins are outside of this search.</p>
+      <button type="button" onClick=${() => choose({ ...DEFAULT_CHOICE, sort: choice.sort, descending: choice.descending })}>Show all</button>
+    <//>`;
+  }
+  if (sites === null && failure !== null) {
+    return html`<${Notice} title="The fleet cannot be loaded" kind="failed"><p>${failure}. Trying again.</p><//>`;
+  }
+  const waiting = sites === null || sites.some(({ site }) => !fleet.complete.has(`site:${site}`));
+  if (waiting) {
+    const problem = live.pushProblem();
+    return problem === null
+      ? html`<${Notice} title="Loading the fleet…" kind="busy" />`
+      : html`<${Notice} title="The fleet cannot be loaded" kind="failed"><p>${problem}. Trying again.</p><//>`;
+  }
+  return html`<${Notice} title="No device has reported yet">
+    <p>A twin appears here as soon as its device publishes, for example</p>
+    <p><code>mosquitto_pub -t devices/x/telemetry -m '{"temperature":21}' -q 1</code></p>
+  <//>`;
+}
+
+type ListProps = {
+  twins: ReadonlyMap<string, Twin>;
+  keys: readonly string[];
+  now: number;
+  choice: ListChoice;
+  choose: Choose;
+};
+
+function TwinList({ twins, keys, now, choice, choose }: ListProps): VNode {
+  const rowHeight = useLayoutOf(phone, rowHeightNow);
+  const metricsShown = useLayoutOf(small, metricsShownNow);
+  const scroller = useRef<HTMLDivElement>(null);
+  const [view, setView] = useState({ top: 0, height: 900 });
+  const focusOn = useRef<number | null>(null);
+
+  useLayoutEffect(() => {
+    const element = scroller.current;
+    if (element === null) return;
+    const measure = (): void => setView({ top: element.scrollTop, height: element.clientHeight });
+    measure();
+    const observer = new ResizeObserver(measure);
+    observer.observe(element);
+    element.addEventListener('scroll', measure, { passive: true });
+    return () => {
+      observer.disconnect();
+      element.removeEventListener('scroll', measure);
+    };
+  }, []);
+
+  const rows = visibleWindow(view.top, view.height, rowHeight, keys.length);
+
+  // A row reached by arrow key may only be in the document after the scroll has drawn it.
+  useEffect(() => {
+    if (focusOn.current === null) return;
+    const link = scroller.current?.querySelector<HTMLElement>(`[aria-rowindex="${focusOn.current + 2}"] a`);
+    if (link == null) return;
+    focusOn.current = null;
+    link.focus({ preventScroll: true });
+  });
+
+  const onKey = (event: KeyboardEvent): void => {
+    const row = (event.target as HTMLElement).closest('[aria-rowindex]');
+    const element = scroller.current;
+    if (row === null || element === null) return;
+    const index = Number(row.getAttribute('aria-rowindex')) - 2;
+    const page = Math.max(1, Math.floor(element.clientHeight / rowHeight) - 2);
+    const steps = new Map([
+      ['ArrowDown', 1],
+      ['ArrowUp', -1],
+      ['PageDown', page],
+      ['PageUp', -page],
+      ['Home', -keys.length],
+      ['End', keys.length],
+    ]);
+    const step = steps.get(event.key);
+    if (step === undefined || index < 0) return;
+    event.preventDefault();
+    const target = Math.min(keys.length - 1, Math.max(0, index + step));
+    focusOn.current = target;
+    const top = target * rowHeight;
+    const room = element.clientHeight - 2 * rowHeight;
+    if (top < element.scrollTop) element.scrollTop = top;
+    else if (top > element.scrollTop + room) element.scrollTop = top - room;
+    setView({ top: element.scrollTop, height: element.clientHeight });
+  };
+
+  const heading = (sort: SortBy, label: string): VNode => {
+    const chosen = choice.sort === sort;
+    const order = choice.descending ? 'descending' : 'ascending';
+    return html`<div role="columnheader" class="cell-${sort}" aria-sort=${chosen ? order : 'none'}>
+      <button type="button" onClick=${() => choose({ sort, descending: chosen ? !choice.descending : sort === 'age' || sort === 'alerts' })}>
+        ${label}<span class="order" aria-hidden="true">${chosen ? (choice.descending ? '↓' : '↑') : ''}</span>
+      </button>
+    </div>`;
+  };
+
+  return html`<div class="twins" ref=${scroller} role="table" aria-label="Twins" aria-rowcount=${keys.length + 1} onKeyDown=${onKey}>
+    <div role="rowgroup" class="twins-head">
+      <div role="row" aria-rowindex="1" class="twins-row">
+        ${heading('device', 'Device')} ${heading('site', 'Site')}
+        <div role="columnheader" class="cell-values">Values</div>
+        ${heading('age', 'Newest value')} ${heading('alerts', 'Alerts')}
+      </div>
+    </div>
+    <div role="rowgroup">
+      <div role="presentation" style=${{ height: `${rows.heightBefore}px` }}></div>
+      ${keys.slice(rows.first, rows.last).map((key, offset) => {
+        const twin = twins.get(key);
+        return twin === undefined
+          ? null
+          : html`<${TwinRow} key=${key} twin=${twin} now=${now} metricsShown=${metricsShown} rowIndex=${rows.first + offset + 2} />`;
+      })}
+      <div role="presentation" style=${{ height: `${rows.heightAfter}px` }}></div>
+    </div>
+  </div>`;
+}
+
+const byMetricName = (a: readonly [string, unknown], b: readonly [string, unknown]): number =>
+  a[0] < b[0] ? -1 : 1;
+
+type RowProps = { twin: Twin; now: number; metricsShown: number; rowIndex: number };
+
+function TwinRow({ twin, now, metricsShown, rowIndex }: RowProps): VNode {
+  const metrics = [...twin.metrics].sort(byMetricName);
+  const more = metrics.length - metricsShown;
+  return html`<div role="row" class="twins-row twin" aria-rowindex=${rowIndex} data-twin=${twin.key}>
+    <div role="cell" class="cell-device"><a href=${twinHash(twin.site, twin.device)}>${twin.device}</a></div>
+    <div role="cell" class="cell-site">${twin.site}</div>
+    <div role="cell" class="cell-values">
+      ${metrics.slice(0, metricsShown).map(
+        ([name, { value }]) => html`<span class="reading" key=${name}>
+          <span class="name" title=${name}>${name}</span><${Value} value=${value} /></span>`,
+      )}
+      ${more > 0 ? html`<span class="more">+${more}</span>` : null}
+    </div>
+    <div role="cell" class="cell-age"><${Age} at=${twin.newestAt} now=${now} /></div>
+    <div role="cell" class="cell-alerts">
+      ${
+        twin.alerts.size === 0
+          ? null
+          : html`<span class="badge" data-severity=${worstOf(twin)} title=${[...twin.alerts.keys()].join(', ')}>
+              ${twin.alerts.size} open</span>`
+      }
+    </div>
+  </div>`;
+}
+
+const worstOf = (twin: Twin): string =>
+  [...twin.alerts.values()].some(({ severity }) => severity === 'critical') ? 'critical' : 'warning';

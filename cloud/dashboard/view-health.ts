@@ -1,0 +1,142 @@
+/** How the pipeline itself is doing: its state and reasons, servers, gateways, figures, and what it set aside. */
+import { html } from 'htm/preact';
+import type { VNode } from 'preact';
+import { paths } from './api.ts';
+import { figureGroups } from './figures.ts';
+import { excerpt, formatAge, formatBytes, formatCount, formatTime } from './format.ts';
+import { useLive, useNow, usePolled } from './hooks.ts';
+import type { Live } from './live.ts';
+import { field, type Gateway, isFields, readQuarantine, textOf } from './model.ts';
+import { Age, Notice, OldFigures, ProblemNotice } from './view-parts.ts';
+
+const HEALTH_INTERVAL_MS = 2_000;
+const QUARANTINE_INTERVAL_MS = 5_000;
+const QUARANTINE_MAX = 50;
+const PAYLOAD_CHARS_MAX = 160;
+const SHOWN_APART = new Set(['status', 'reasons', 'servers']);
+
+type Health = { readonly [name: string]: unknown };
+const readHealth = (body: unknown): Health => (isFields(body) ? body : {});
+
+export function HealthView({ live }: { live: Live }): VNode {
+  useLive(live);
+  const now = useNow();
+  const health = usePolled(paths.health, readHealth, HEALTH_INTERVAL_MS);
+  return html`
+    <h1>Pipeline</h1>
+    ${
+      live.refusedFrames() === 0
+        ? null
+        : html`<p class="old">${live.refusedFrames()} frames of the live connection could not be read.</p>`
+    }
+    ${
+      health.value !== null
+        ? html`<${OldFigures} polled=${health} now=${now} /><${Figures} health=${health.value} now=${now} />`
+        : health.problem === null
+          ? html`<${Notice} title="Loading the figures…" kind="busy" />`
+          : html`<${ProblemNotice} title="The figures cannot be loaded" problem=${health.problem} />`
+    }
+    <${Gateways} live=${live} now=${now} />
+    <${QuarantinePanel} now=${now} />`;
+}
+
+function Figures({ health, now }: { health: Health; now: number }): VNode {
+  const status = textOf(field(health, 'status')) || 'unknown';
+  const reasons = field(health, 'reasons');
+  const servers = field(health, 'servers');
+  const groups = figureGroups(health, now, SHOWN_APART);
+  return html`
+    <section class="panel state" data-status=${status} aria-label="State">
+      <p class="state-word"><span class="lamp" aria-hidden="true"></span>${status === 'ok' ? 'All is well' : status === 'degraded' ? 'Degraded' : status}</p>
+      ${
+        Array.isArray(reasons) && reasons.length > 0
+          ? html`<ul>${reasons.map(reason => html`<li>${String(reason)}</li>`)}</ul>`
+          : null
+      }
+      ${isFields(servers) ? html`<ul class="servers" aria-label="Servers">${Object.entries(servers).map(serverOf)}</ul>` : null}
+    </section>
+    <div class="groups">
+      ${groups.map(
+        ({ title, figures }) => html`<section class="panel" aria-label=${title || 'Figures'}>
+          ${title === '' ? html`<h2>Now</h2>` : html`<h2>${title}</h2>`}
+          <dl class="figures">
+            ${figures.map(({ label, text }) => html`<div><dt>${label}</dt><dd>${text}</dd></div>`)}
+          </dl>
+        </section>`,
+      )}
+    </div>`;
+}
+
+function serverOf([name, server]: [string, unknown]): VNode {
+  const ok = isFields(server) && field(server, 'ok') === true;
+  const reason = isFields(server) ? textOf(field(server, 'reason')) : '';
+  return html`<li data-ok=${ok}><span class="lamp" aria-hidden="true"></span>${name}
+    <span class="aside"> ${ok ? 'up' : reason || 'down'}</span></li>`;
+}
+
+function Gateways({ live, now }: { live: Live; now: number }): VNode {
+  const sites = live.sites();
+  const failure = live.sitesFailure();
+  const rows = (sites ?? []).flatMap(({ site, gateways }) => gateways.map(gateway => ({ site, gateway })));
+  return html`<section class="panel" aria-labelledby="gateways">
+    <h2 id="gateways">Gateways <span class="figure">${rows.length}</span></h2>
+    ${failure === null ? null : html`<p class="old" role="alert">Not up to date: ${failure}.</p>`}
+    ${
+      rows.length === 0
+        ? html`<${Notice} title=${sites === null ? 'Loading the gateways…' : 'No gateway has said hello yet'} />`
+        : html`<div class="scroll-x"><table>
+            <thead><tr><th scope="col">Gateway</th><th scope="col">Site</th><th scope="col">Last heard</th>
+              <th scope="col">Connected</th><th scope="col" class="number">Unsettled messages</th><th scope="col">Buffer</th></tr></thead>
+            <tbody>${rows.map(
+              ({ site, gateway }) => html`<tr key=${`${site}/${gateway.gateway}`}>
+                <th scope="row">${gateway.gateway}</th><td>${site}</td>
+                <td><${Age} at=${gateway.lastHelloAt} now=${now} /></td>
+                <td>${gateway.connectedAt === null ? '–' : formatAge(gateway.connectedAt, now)}</td>
+                <td class="number">${gateway.unsettledMessages === null ? '–' : formatCount(gateway.unsettledMessages)}</td>
+                <td>${bufferOf(gateway)}</td>
+              </tr>`,
+            )}</tbody>
+          </table></div>`
+    }
+  </section>`;
+}
+
+function bufferOf({ bufferBytes, bufferBytesMax }: Gateway): VNode | string {
+  if (bufferBytes === null) return '–';
+  if (bufferBytesMax === null || bufferBytesMax === 0) return formatBytes(bufferBytes);
+  return html`<meter min="0" max=${bufferBytesMax} high=${0.8 * bufferBytesMax} value=${bufferBytes}></meter>
+    <span class="aside"> ${formatBytes(bufferBytes)} of ${formatBytes(bufferBytesMax)}</span>`;
+}
+
+function QuarantinePanel({ now }: { now: number }): VNode {
+  const quarantine = usePolled(paths.quarantine(QUARANTINE_MAX), readQuarantine, QUARANTINE_INTERVAL_MS);
+  const { value, problem } = quarantine;
+  const total = value?.total ?? 0;
+  return html`<section class="panel" aria-labelledby="quarantine">
+    <h2 id="quarantine">Set aside <span class="figure">${formatCount(total)}</span></h2>
+    <${OldFigures} polled=${quarantine} now=${now} />
+    ${
+      value === null
+        ? problem === null
+          ? html`<${Notice} title="Loading what was set aside…" kind="busy" />`
+          : html`<${ProblemNotice} title="What was set aside cannot be loaded" problem=${problem} />`
+        : value.rows.length === 0
+          ? html`<${Notice} title="Every message so far could be read" />`
+          : html`<p class="aside">Messages that could not become readings, newest first, with the reason.</p>
+            <div class="scroll-x"><table class="quarantine">
+              <thead><tr><th scope="col">Received</th><th scope="col">Gateway</th><th scope="col">Topic</th>
+                <th scope="col">Reason</th><th scope="col">Payload</th></tr></thead>
+              <tbody>${value.rows.map(
+                row => html`<tr key=${`${row.site}/${row.gateway}/${row.sequence}/${row.receivedAt}`}>
+                  <td>${row.receivedAt === null ? '–' : formatTime(row.receivedAt, now)}</td>
+                  <td>${row.gateway} <span class="aside">${row.site}</span></td>
+                  <td class="topic">${excerpt(row.topic, 80)}</td>
+                  <td>${row.reason}</td>
+                  <td class="payload"><code>${excerpt(row.payload, PAYLOAD_CHARS_MAX)}</code>
+                    ${row.payloadBytes === null ? null : html`<span class="aside"> ${formatBytes(row.payloadBytes)}</span>`}</td>
+                </tr>`,
+              )}</tbody>
+            </table></div>`
+    }
+  </section>`;
+}

@@ -1,0 +1,128 @@
+/**
+ * What the cloud tells gateways: the answer to their `hello` and a notice after each commit. The gateway forgets a
+ * message only after one of the two has said that history settled it (A).
+ *
+ * Any node answers any gateway: the answer is read from Postgres in one statement, so that ledger and cursor are of
+ * the same moment. Site and gateway come from the subject, which the gateway's credentials pin (S).
+ */
+import type { NatsConnection, Subscription } from '@nats-io/transport-node';
+import type { Pool } from 'pg';
+import type { Logger } from 'pino';
+import { WIRE_VERSION } from '../protocol/batch-codec.ts';
+import { type GatewayReport, Hello, type StreamPosition } from '../protocol/handshake.ts';
+import type { GatewayId, SiteId } from '../protocol/ids.ts';
+import { HELLO_FILTER, parseHelloSubject, partitionOf, settledSubject } from '../protocol/subjects.ts';
+import type { SettledNotice } from './history/writer.ts';
+import type { StreamCursor } from './partition.ts';
+
+export interface GatewayPresence {
+  readonly site: SiteId;
+  readonly gateway: GatewayId;
+  readonly lastHelloAt: number;
+  readonly report: GatewayReport;
+}
+
+export interface GatewayLink {
+  readonly gateways: ReadonlyMap<string, GatewayPresence>;
+  announce(notices: readonly SettledNotice[], cursors: ReadonlyMap<string, StreamCursor>): void;
+  close(): void;
+}
+
+/** Gateways remembered for the page; one that was not heard for the longest makes room. */
+const GATEWAYS_MAX = 10_000;
+
+export function openGatewayLink(options: {
+  nats: NatsConnection;
+  pool: Pool;
+  historyId: string;
+  partitions: number;
+  streamCreated: () => Promise<string>;
+  logger: Logger;
+}): GatewayLink {
+  const { nats, pool, logger } = options;
+  const gateways = new Map<string, GatewayPresence>();
+  const subscription: Subscription = nats.subscribe(HELLO_FILTER, { queue: 'hello' });
+
+  const serving = (async () => {
+    for await (const message of subscription) {
+      const address = parseHelloSubject(message.subject);
+      if (!address) continue;
+      try {
+        const hello = Hello.parse(message.json());
+        remember({ ...address, lastHelloAt: Date.now(), report: hello.report });
+        message.respond(JSON.stringify(await answer(address, hello)));
+      } catch (error) {
+        const reason = (error as Error).message;
+        logger.warn({ ...address, reason }, 'hello not answered');
+        message.respond(JSON.stringify({ outcome: 'refused', reason }));
+      }
+    }
+  })();
+  serving.catch(error => logger.error({ error }, 'hello service ended'));
+
+  async function answer({ site, gateway }: { site: SiteId; gateway: GatewayId }, hello: Hello) {
+    if (!hello.wireVersions.includes(WIRE_VERSION)) {
+      const reason = `this cloud reads wire version ${WIRE_VERSION}, the gateway writes ${hello.wireVersions.join(', ')}`;
+      return { outcome: 'refused', reason };
+    }
+    const { rows } = await pool.query<{ settled: Record<string, string>; cursors: CursorRow[] }>(
+      `select coalesce((select json_object_agg(log_id, settled::text) from holdfast.gateway_log
+                         where site = $1 and gateway = $2 and log_id = any ($3)), '{}') as settled,
+              coalesce((select json_agg(json_build_object(
+                          'lane', lane, 'created', stream_created, 'sequence', stream_sequence))
+                          from holdfast.stream_cursor where partition = $4), '[]') as cursors`,
+      [site, gateway, hello.logs, partitionOf(site, options.partitions)],
+    );
+    const { settled, cursors } = rows[0]!;
+    return {
+      outcome: 'welcome',
+      historyId: options.historyId,
+      partitions: options.partitions,
+      stream: positionIn(await options.streamCreated(), new Map(cursors.map(row => [row.lane, row]))),
+      settled,
+    };
+  }
+
+  function remember(presence: GatewayPresence): void {
+    const key = `${presence.site}/${presence.gateway}`;
+    gateways.delete(key);
+    gateways.set(key, presence);
+    if (gateways.size > GATEWAYS_MAX) gateways.delete(gateways.keys().next().value!);
+  }
+
+  return {
+    gateways,
+    announce(notices, cursors) {
+      const created = cursors.values().next().value?.created;
+      if (created === undefined) return;
+      const stream = positionIn(created, cursors);
+      const byGateway = Map.groupBy(notices, notice => settledSubject(notice.site, notice.gateway));
+      for (const [subject, of] of byGateway) {
+        const settled: Record<string, string> = {};
+        for (const [logId, ranges] of Map.groupBy(of, notice => notice.logId)) {
+          settled[logId] = ranges
+            .map(notice => notice.ranges)
+            .reduce((a, b) => a.union(b))
+            .toString();
+        }
+        nats.publish(subject, JSON.stringify({ stream, settled }));
+      }
+    },
+    close: () => subscription.unsubscribe(),
+  };
+}
+
+interface CursorRow {
+  lane: string;
+  created: string;
+  sequence: number;
+}
+
+/** A cursor of another stream says nothing about this one. */
+function positionIn(created: string, cursors: ReadonlyMap<string, StreamCursor>): StreamPosition {
+  const sequenceOf = (lane: string) => {
+    const cursor = cursors.get(lane);
+    return cursor?.created === created ? cursor.sequence : 0;
+  };
+  return { created, live: sequenceOf('live'), backfill: sequenceOf('backfill') };
+}

@@ -1,0 +1,167 @@
+/**
+ * One history transaction: rows by binary COPY, quarantine and marks, then fence, ledger, cursors, twins and
+ * incidents together with COMMIT in one last round trip (invariants A, B, D). Outcomes are values; only a broken
+ * assumption throws.
+ *
+ *   begin → COPY → quarantine, marks → [settle(…); commit]
+ */
+import { pipeline } from 'node:stream/promises';
+import { escapeLiteral, type Pool, type PoolClient } from 'pg';
+import { from as copyFrom } from 'pg-copy-streams';
+import type { Lane } from '../../protocol/subjects.ts';
+import type { IncidentTransition } from '../actors/twin.ts';
+import { COPY_MESSAGES } from './copy-rows.ts';
+
+export interface QuarantineRow {
+  readonly site: string;
+  readonly gateway: string;
+  readonly log: number;
+  readonly sequence: number;
+  readonly receivedAt: number;
+  readonly reason: string;
+  readonly topic: string;
+  readonly payloadBytes: number;
+  readonly payload: Uint8Array;
+}
+
+export interface MarkRow {
+  readonly log: number;
+  /** PostgreSQL's `int8range` text. */
+  readonly range: string;
+  readonly status: 'quarantined' | 'expired' | 'lost';
+  readonly reason: string;
+}
+
+export interface CursorMove {
+  readonly lane: Lane;
+  readonly created: string;
+  readonly sequence: number;
+}
+
+export interface Transaction {
+  readonly partition: number;
+  readonly epoch: number;
+  /** The COPY stream, or null when there is no row. */
+  readonly rows: Buffer | null;
+  readonly quarantine: readonly QuarantineRow[];
+  readonly marks: readonly MarkRow[];
+  /** Per log, what this transaction settles, as `int8multirange` text. */
+  readonly ranges: readonly { readonly log: number; readonly ranges: string }[];
+  readonly cursors: readonly CursorMove[];
+  readonly twins: readonly { site: string; device: string; version: number; state: string }[];
+  readonly incidents: readonly IncidentTransition[];
+}
+
+export type CommitOutcome =
+  | { readonly outcome: 'committed' }
+  /** Another node owns the partition: nothing was written. */
+  | { readonly outcome: 'stale-epoch' }
+  /** Part of the ranges was settled before: read the ledger again. */
+  | { readonly outcome: 'overlap' }
+  /** Postgres refuses a value: look for the row. */
+  | { readonly outcome: 'refused'; readonly reason: string }
+  /** Not now: connection gone, disk full, shutting down. Try the same again later. */
+  | { readonly outcome: 'unavailable'; readonly reason: string };
+
+export async function commitHistory(pool: Pool, work: Transaction): Promise<CommitOutcome> {
+  let client: PoolClient;
+  try {
+    client = await pool.connect();
+  } catch (error) {
+    return { outcome: 'unavailable', reason: (error as Error).message };
+  }
+  // Without a listener a lost connection between two statements would be an uncaught exception.
+  let connectionError: Error | undefined;
+  const onError = (error: Error) => {
+    connectionError = error;
+  };
+  client.on('error', onError);
+  let failed = true;
+  try {
+    await client.query('begin');
+    if (work.rows) await pipeline([work.rows], client.query(copyFrom(COPY_MESSAGES)));
+    if (work.quarantine.length > 0) await insertQuarantine(client, work.quarantine);
+    if (work.marks.length > 0) await insertMarks(client, work.marks);
+    await client.query(`${settleStatement(work)}; commit`);
+    failed = false;
+    return { outcome: 'committed' };
+  } catch (error) {
+    return outcomeOf(error as Error & { code?: string });
+  } finally {
+    let broken = connectionError !== undefined;
+    if (failed && !broken) {
+      await client.query('rollback').catch(() => {
+        broken = true;
+      });
+    }
+    client.off('error', onError);
+    client.release(broken);
+  }
+}
+
+function settleStatement(work: Transaction): string {
+  const json = (value: unknown) => `${escapeLiteral(JSON.stringify(value))}::jsonb`;
+  const incidents = work.incidents.map(incident => ({
+    id: incident.id,
+    rule: incident.rule,
+    severity: incident.severity,
+    site: incident.site,
+    device: incident.device,
+    metric: incident.metric,
+    threshold: incident.threshold,
+    opened_at: incident.openedAt,
+    opened_value: incident.openedValue,
+    cleared_at: incident.clearedAt,
+    cleared_value: incident.clearedValue,
+  }));
+  return `select holdfast.settle(${work.partition}, ${work.epoch}, ${json(work.ranges)}, ${json(work.cursors)}, ${json(work.twins)}, ${json(incidents)})`;
+}
+
+function outcomeOf(error: Error & { code?: string }): CommitOutcome {
+  const code = error.code ?? '';
+  if (code === 'HF001') return { outcome: 'stale-epoch' };
+  if (code === 'HF002') return { outcome: 'overlap' };
+  // Class 22: data exception, 23: integrity constraint violation.
+  if (/^2[23]/.test(code)) return { outcome: 'refused', reason: error.message };
+  return { outcome: 'unavailable', reason: error.message };
+}
+
+async function insertQuarantine(client: PoolClient, rows: readonly QuarantineRow[]): Promise<void> {
+  await client.query(
+    `insert into holdfast.quarantine
+       (site, gateway, log, sequence, received_at, reason, topic, payload_bytes, payload)
+     select site, gateway, log, sequence, to_timestamp(received_at / 1000.0), reason, topic, payload_bytes, payload
+       from unnest($1::text[], $2::text[], $3::int[], $4::bigint[], $5::float8[], $6::text[], $7::text[],
+                   $8::int[], $9::bytea[])
+         as r (site, gateway, log, sequence, received_at, reason, topic, payload_bytes, payload)`,
+    [
+      rows.map(row => row.site),
+      rows.map(row => row.gateway),
+      rows.map(row => row.log),
+      rows.map(row => row.sequence),
+      rows.map(row => row.receivedAt),
+      rows.map(row => withoutNul(row.reason)),
+      rows.map(row => withoutNul(row.topic)),
+      rows.map(row => row.payloadBytes),
+      rows.map(row => Buffer.from(row.payload)),
+    ],
+  );
+}
+
+async function insertMarks(client: PoolClient, marks: readonly MarkRow[]): Promise<void> {
+  await client.query(
+    `insert into holdfast.ledger_mark (log, range, status, reason)
+     select log, range::int8range, status, reason
+       from unnest($1::int[], $2::text[], $3::text[], $4::text[]) as r (log, range, status, reason)
+     on conflict (log, range) do nothing`,
+    [
+      marks.map(mark => mark.log),
+      marks.map(mark => mark.range),
+      marks.map(mark => mark.status),
+      marks.map(mark => withoutNul(mark.reason)),
+    ],
+  );
+}
+
+/** PostgreSQL's text holds every character but U+0000. */
+const withoutNul = (text: string): string => text.replaceAll('\0', '\u2400');

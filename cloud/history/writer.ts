@@ -1,0 +1,398 @@
+/**
+ * The history writer of one partition: gathers batches, drops what the ledger has, commits, tells the gateways.
+ *
+ *   enqueue ─▶ queue ─▶ gather ─▶ commit ──committed──▶ onSettled
+ *                ▲                  │ unavailable: wait, same again     (R)
+ *                │                  │ overlap: read the ledger again    (B)
+ *                └── budget ◀───────┤ refused: halve until the poison row is alone, quarantine it (H)
+ *                                   └ stale-epoch: stop for good        (D)
+ *
+ * The queue is bounded by a budget that all partitions of the node share; the pump waits when it is used up (F).
+ */
+import type { Pool } from 'pg';
+import type { Logger } from 'pino';
+import type { Batch, ReadingsBatch } from '../../protocol/batch.ts';
+import { kinds } from '../../protocol/batch.ts';
+import { correctedAt, forEachRow } from '../../protocol/batch-rows.ts';
+import type { GatewayId, SiteId } from '../../protocol/ids.ts';
+import { RangeSet } from '../../protocol/range-set.ts';
+import type { Lane } from '../../protocol/subjects.ts';
+import type { IncidentTransition, TwinState } from '../actors/twin.ts';
+import { storeTwin } from '../twin-json.ts';
+import type { Budget } from './budget.ts';
+import {
+  type CommitOutcome,
+  type CursorMove,
+  commitHistory,
+  type MarkRow,
+  type QuarantineRow,
+  type Transaction,
+} from './commit.ts';
+import { copyBuffer } from './copy-rows.ts';
+import type { Dictionary, LogEntry } from './dictionary.ts';
+
+export interface HistoryItem {
+  readonly lane: Lane;
+  /** Identity of the stream and the message's sequence in it. */
+  readonly stream: { readonly created: string; readonly sequence: number };
+  readonly site: SiteId;
+  readonly gateway: GatewayId;
+  /** Null: nothing to write, the cursor moves on. */
+  readonly batch: Batch | null;
+  /** Set when the content could not be decoded: the whole range is quarantined with it. */
+  readonly poison: { readonly reason: string; readonly bytes: Uint8Array } | null;
+  readonly twins: readonly TwinState[];
+  readonly transitions: readonly IncidentTransition[];
+  /** Memory it holds, for the budget. */
+  readonly bytes: number;
+}
+
+/** A stretch of one batch that is not settled yet. */
+interface Work {
+  readonly item: HistoryItem & { readonly batch: Batch };
+  readonly log: LogEntry;
+  readonly fresh: RangeSet;
+}
+
+export interface SettledNotice {
+  readonly site: SiteId;
+  readonly gateway: GatewayId;
+  readonly logId: string;
+  readonly ranges: RangeSet;
+}
+
+export interface HistoryWriter {
+  enqueue(item: HistoryItem): void;
+  readonly queued: number;
+  /** Commits what is queued, within the time, and stops. */
+  close(deadlineMs: number): Promise<void>;
+}
+
+/** Rows in one transaction: some 100 ms of Postgres work at most. */
+const ROWS_PER_TRANSACTION = 50_000;
+const DAY_MS = 86_400_000;
+
+export function openHistoryWriter(options: {
+  pool: Pool;
+  dictionary: Dictionary;
+  partition: number;
+  epoch: number;
+  budget: Budget;
+  logger: Logger;
+  /** Transactions of a partition start at least this far apart, so that twins and cursors are written once for many batches. */
+  commitIntervalMs: number;
+  retentionMs: number;
+  now: () => number;
+  onSettled: (
+    notices: readonly SettledNotice[],
+    cursors: readonly CursorMove[],
+    incidents: readonly IncidentTransition[],
+  ) => void;
+  onStaleEpoch: () => void;
+}): HistoryWriter {
+  const { pool, dictionary, partition, epoch, budget, logger } = options;
+  const queue: HistoryItem[] = [];
+  let phase: 'open' | 'closing' | 'closed' = 'open';
+  let wake: () => void = () => {};
+  let lastReason = '';
+
+  const running = run();
+
+  async function run(): Promise<void> {
+    while (phase !== 'closed') {
+      if (queue.length === 0) {
+        if (phase === 'closing') return;
+        await new Promise<void>(resolve => {
+          wake = resolve;
+        });
+        continue;
+      }
+      const startedAt = performance.now();
+      const items = takeItems();
+      await settleItems(items);
+      const spent = performance.now() - startedAt;
+      if (phase === 'open' && spent < options.commitIntervalMs) await pause(options.commitIntervalMs - spent);
+    }
+  }
+
+  function takeItems(): HistoryItem[] {
+    let rows = 0;
+    let count = 0;
+    while (count < queue.length && (count === 0 || rows < ROWS_PER_TRANSACTION)) {
+      const batch = queue[count]!.batch;
+      rows += batch?.settlement === 'raw' ? batch.rows.length : 1;
+      count++;
+    }
+    return queue.splice(0, count);
+  }
+
+  /** Retries until the items are settled, or the partition is not ours any more. */
+  async function settleItems(items: readonly HistoryItem[]): Promise<void> {
+    let waitMs = 50;
+    while (phase !== 'closed') {
+      const outcome = await attempt(items);
+      if (outcome.outcome === 'committed') {
+        if (lastReason) logger.info({ partition }, 'history: writing again');
+        lastReason = '';
+        budget.release(items.reduce((sum, item) => sum + item.bytes, 0));
+        return;
+      }
+      if (outcome.outcome === 'stale-epoch') {
+        phase = 'closed';
+        options.onStaleEpoch();
+        return;
+      }
+      if (outcome.outcome === 'overlap') {
+        for (const item of items) {
+          if (item.batch) dictionary.forgetLog(item.site, item.gateway, item.batch.logId);
+        }
+        continue;
+      }
+      if (outcome.reason !== lastReason) {
+        logger.warn({ partition, reason: outcome.reason }, 'history: Postgres does not take rows, retrying');
+        lastReason = outcome.reason;
+      }
+      await pause(waitMs * (0.5 + Math.random()));
+      waitMs = Math.min(waitMs * 2, 2000);
+    }
+  }
+
+  async function attempt(items: readonly HistoryItem[]): Promise<CommitOutcome> {
+    let works: Work[];
+    try {
+      works = await unsettled(items);
+    } catch (error) {
+      return { outcome: 'unavailable', reason: (error as Error).message };
+    }
+    return commitWorks(works, items);
+  }
+
+  /** What of the items the ledger lacks; the same sequences twice within `items` count once. */
+  async function unsettled(items: readonly HistoryItem[]): Promise<Work[]> {
+    const works: Work[] = [];
+    const taken = new Map<LogEntry, RangeSet>();
+    for (const item of items) {
+      const { batch } = item;
+      if (!batch) continue;
+      const log = await dictionary.log(item.site, item.gateway, batch.logId);
+      const before = taken.get(log) ?? RangeSet.empty;
+      const fresh = RangeSet.of(batch.firstSequence, batch.firstSequence + batch.count)
+        .difference(log.settled)
+        .difference(before);
+      if (fresh.isEmpty) continue;
+      taken.set(log, before.union(fresh));
+      works.push({ item: { ...item, batch }, log, fresh });
+    }
+    return works;
+  }
+
+  /** Commits `works`; `items` are those whose cursors, twins and incidents go along. */
+  async function commitWorks(works: readonly Work[], items: readonly HistoryItem[]): Promise<CommitOutcome> {
+    let transaction: Transaction;
+    try {
+      transaction = await build(works, items);
+    } catch (error) {
+      return { outcome: 'unavailable', reason: (error as Error).message };
+    }
+    const outcome = await commitHistory(pool, transaction);
+    if (outcome.outcome === 'refused') return isolate(works, items, outcome.reason);
+    if (outcome.outcome === 'committed') announce(works, transaction);
+    return outcome;
+  }
+
+  /** Halves the work until the row that Postgres refuses is alone, and quarantines that one (H). */
+  async function isolate(
+    works: readonly Work[],
+    items: readonly HistoryItem[],
+    reason: string,
+  ): Promise<CommitOutcome> {
+    const total = works.reduce((sum, work) => sum + work.fresh.size, 0);
+    if (total === 0) return { outcome: 'unavailable', reason };
+    if (total === 1) {
+      const { item, log, fresh } = works[0]!;
+      const poison = { reason: `refused by PostgreSQL: ${reason}`, bytes: new Uint8Array() };
+      return commitWorks([{ item: { ...item, poison }, log, fresh }], items);
+    }
+    const [first, second] = halve(works, Math.floor(total / 2));
+    const outcome = await commitWorks(first, []);
+    return outcome.outcome === 'committed' ? commitWorks(second, items) : outcome;
+  }
+
+  async function build(works: readonly Work[], items: readonly HistoryItem[]): Promise<Transaction> {
+    const rows = copyBuffer(works.reduce((sum, work) => sum + work.item.bytes * 2, 0));
+    const quarantine: QuarantineRow[] = [];
+    const marks: MarkRow[] = [];
+    const days = new Set<string>();
+    for (const work of works) await addWork(work, rows, quarantine, marks, days);
+    await dictionary.ensureDays(days);
+
+    const ranges = new Map<number, RangeSet>();
+    for (const { log, fresh } of works) {
+      ranges.set(log.id, (ranges.get(log.id) ?? RangeSet.empty).union(fresh));
+    }
+    const twins = new Map<string, TwinState>();
+    for (const item of items) for (const twin of item.twins) twins.set(`${twin.site}/${twin.device}`, twin);
+    return {
+      partition,
+      epoch,
+      rows: rows.rows() > 0 ? rows.finish() : null,
+      quarantine,
+      marks,
+      ranges: [...ranges].map(([log, set]) => ({ log, ranges: set.toString() })),
+      cursors: cursorMoves(items),
+      twins: [...twins.values()].map(twin => ({
+        site: twin.site,
+        device: twin.device,
+        version: twin.version,
+        state: storeTwin(twin, epoch),
+      })),
+      incidents: items.flatMap(item => item.transitions),
+    };
+  }
+
+  async function addWork(
+    { item, log, fresh }: Work,
+    rows: ReturnType<typeof copyBuffer>,
+    quarantine: QuarantineRow[],
+    marks: MarkRow[],
+    days: Set<string>,
+  ): Promise<void> {
+    const { batch, site, gateway } = item;
+    const mark = (from: number, to: number, status: MarkRow['status'], reason: string) =>
+      marks.push({ log: log.id, range: `[${from},${to})`, status, reason });
+
+    if (item.poison) {
+      for (const { from, to } of fresh.ranges) mark(from, to, 'quarantined', item.poison.reason);
+      quarantine.push({
+        site,
+        gateway,
+        log: log.id,
+        sequence: fresh.ranges[0]!.from,
+        receivedAt: options.now(),
+        reason: item.poison.reason,
+        topic: '',
+        payloadBytes: item.poison.bytes.length,
+        payload: item.poison.bytes,
+      });
+      return;
+    }
+    if (batch.settlement === 'lost') {
+      for (const { from, to } of fresh.ranges) mark(from, to, 'lost', batch.reason);
+      return;
+    }
+    for (const entry of batch.setAside) {
+      const sequence = batch.firstSequence + entry.sequenceOffset;
+      if (!fresh.contains(sequence)) continue;
+      mark(sequence, sequence + 1, 'quarantined', entry.reason);
+      quarantine.push({ ...entry, site, gateway, log: log.id, sequence });
+    }
+    await addRows(batch, { site, log, fresh }, rows, days, sequence =>
+      mark(sequence, sequence + 1, 'expired', 'older than the retention time'),
+    );
+  }
+
+  async function addRows(
+    batch: ReadingsBatch,
+    { site, log, fresh }: { site: string; log: LogEntry; fresh: RangeSet },
+    rows: ReturnType<typeof copyBuffer>,
+    days: Set<string>,
+    onExpired: (sequence: number) => void,
+  ): Promise<void> {
+    const devices = await dictionary.devices(site, batch.devices);
+    const shapes = await dictionary.shapes(batch.metrics, batch.shapes);
+    const whole = fresh.covers(batch.firstSequence, batch.firstSequence + batch.count);
+    const oldest = options.now() - options.retentionMs;
+    const columns = batch.rows;
+    let lastDay = Number.NaN;
+    forEachRow(batch, ({ row, values }) => {
+      const sequence = batch.firstSequence + columns.sequenceOffset[row]!;
+      if (!whole && !fresh.contains(sequence)) return;
+      const claimed = columns.at[row]!;
+      const at = correctedAt(claimed, columns.receivedAt[row]!);
+      if (!(at >= oldest)) return onExpired(sequence);
+      const day = Math.floor(at / DAY_MS);
+      if (day !== lastDay) {
+        days.add(new Date(day * DAY_MS).toISOString().slice(0, 10));
+        lastDay = day;
+      }
+      const shape = shapes[columns.shape[row]!]!;
+      rows.add({
+        at,
+        claimedAt: claimed === at ? null : claimed,
+        sequence,
+        log: log.id,
+        device: devices[columns.device[row]!]!,
+        shape: shape.id,
+        element: columns.element[row]!,
+        kind: Math.min(columns.kind[row]!, kinds.length - 1),
+        values,
+        numbers: shape.numbers,
+        texts: shape.texts,
+      });
+    });
+  }
+
+  function announce(works: readonly Work[], transaction: Transaction): void {
+    for (const { log, fresh } of works) log.settled = log.settled.union(fresh);
+    const notices = works.map(({ item, fresh }) => ({
+      site: item.site,
+      gateway: item.gateway,
+      logId: item.batch.logId,
+      ranges: fresh,
+    }));
+    options.onSettled(notices, transaction.cursors, transaction.incidents);
+  }
+
+  return {
+    get queued() {
+      return queue.length;
+    },
+    enqueue(item) {
+      budget.take(item.bytes);
+      queue.push(item);
+      wake();
+    },
+    async close(deadlineMs) {
+      if (phase === 'open') phase = 'closing';
+      wake();
+      const timer = setTimeout(() => {
+        phase = 'closed';
+      }, deadlineMs);
+      await running;
+      clearTimeout(timer);
+      phase = 'closed';
+    },
+  };
+}
+
+function cursorMoves(items: readonly HistoryItem[]): CursorMove[] {
+  const moves = new Map<Lane, CursorMove>();
+  for (const { lane, stream } of items) {
+    moves.set(lane, { lane, created: stream.created, sequence: stream.sequence });
+  }
+  return [...moves.values()];
+}
+
+/** Splits `works` so that the first part has `count` sequences. */
+function halve(works: readonly Work[], count: number): [Work[], Work[]] {
+  const first: Work[] = [];
+  const second: Work[] = [];
+  let left = count;
+  for (const work of works) {
+    if (work.fresh.size <= left) first.push(work);
+    else if (left === 0) second.push(work);
+    else {
+      let head = RangeSet.empty;
+      for (const { from, to } of work.fresh.ranges) {
+        const take = Math.min(left - head.size, to - from);
+        if (take > 0) head = head.add(from, from + take);
+      }
+      first.push({ ...work, fresh: head });
+      second.push({ ...work, fresh: work.fresh.difference(head) });
+    }
+    left = Math.max(0, left - work.fresh.size);
+  }
+  return [first, second];
+}
+
+const pause = (ms: number) => new Promise(resolve => setTimeout(resolve, ms));

@@ -1,0 +1,23 @@
+-- Writes changed twins of one site, if the writer's epoch still holds (invariant D).
+--
+-- KEYS  1 fence of the site   2 index of its twins   3 its outbox   4.. one per twin
+-- ARGV  1 epoch   2 time to live of a twin, seconds   3 how many twins   4 how many outbox entries
+--       then per twin: device name, seenAt in ms, state; then per outbox entry: field, value
+-- Returns 1 when written, 0 when a later epoch has taken over.
+local fence = tonumber(redis.call('GET', KEYS[1]) or '0')
+local epoch = tonumber(ARGV[1])
+if fence > epoch then return 0 end
+if fence < epoch then redis.call('SET', KEYS[1], ARGV[1]) end
+
+local ttl, twins, entries = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local next = 5
+for i = 1, twins do
+  redis.call('ZADD', KEYS[2], ARGV[next + 1], ARGV[next])
+  redis.call('SET', KEYS[3 + i], ARGV[next + 2], 'EX', ttl)
+  next = next + 3
+end
+for _ = 1, entries do
+  redis.call('HSET', KEYS[3], ARGV[next], ARGV[next + 1])
+  next = next + 2
+end
+return 1

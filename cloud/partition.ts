@@ -1,0 +1,266 @@
+/**
+ * One partition that this node owns under one epoch: its pumps, its sites' actors, its history writer.
+ *
+ *   pump ─▶ decode ─▶ site actor (live) ─▶ history queue
+ *
+ * Order matters: live first, so a slow Postgres holds back nobody's dashboard until the history budget is used up.
+ * Invariants: D (everything carries the epoch), H (a bad batch is set aside; the next one goes on), I (a batch whose
+ * checksum is wrong is never settled: the gateway sends it again), S (site and gateway come from the subject).
+ */
+import type { JetStreamClient } from '@nats-io/jetstream';
+import type { Pool } from 'pg';
+import type { Logger } from 'pino';
+import type { Batch, ReadingsBatch } from '../protocol/batch.ts';
+import { decodeBatch } from '../protocol/batch-codec.ts';
+import { boundClock } from '../protocol/batch-rows.ts';
+import type { SiteId } from '../protocol/ids.ts';
+import { lanes, parseIngestSubject, partitionOf } from '../protocol/subjects.ts';
+import type { ThresholdRule } from './actors/rule.ts';
+import type { Budget } from './history/budget.ts';
+import type { Dictionary } from './history/dictionary.ts';
+import {
+  type HistoryItem,
+  type HistoryWriter,
+  openHistoryWriter,
+  type SettledNotice,
+} from './history/writer.ts';
+import type { LiveState } from './live-state.ts';
+import { type Pump, type StreamMessage, startPump } from './pump.ts';
+import { activateSite, type SiteActor, type TwinUpdates } from './site-actor.ts';
+import type { StreamState } from './stream.ts';
+
+export interface StreamCursor {
+  readonly created: string;
+  readonly sequence: number;
+}
+
+/** What the partition counts; the node adds them up. */
+export interface IngestCounters {
+  batches: number;
+  messages: number;
+  readings: number;
+  quarantined: number;
+  /** Batches whose bytes were damaged on the way; their gateways send them again. */
+  corrupt: number;
+  /** Batches refused for their wire version or partition. */
+  refused: number;
+  bytes: number;
+  /** Arrival at the gateway to live state, of the newest batch, milliseconds by both clocks. */
+  lagMs: number;
+}
+
+export interface PartitionShared {
+  readonly pool: Pool;
+  readonly dictionary: Dictionary;
+  readonly live: LiveState;
+  readonly stream: JetStreamClient;
+  readonly budget: Budget;
+  readonly logger: Logger;
+  readonly partitions: number;
+  readonly commitIntervalMs: number;
+  readonly retentionMs: number;
+  readonly counters: IngestCounters;
+  locateStream(): Promise<StreamState>;
+  rules(): readonly ThresholdRule[];
+  publish(updates: TwinUpdates): void;
+  onSettled(notices: readonly SettledNotice[], cursor: ReadonlyMap<string, StreamCursor>): void;
+  onStaleEpoch(partition: number): void;
+}
+
+export interface Partition {
+  readonly id: number;
+  readonly epoch: number;
+  readonly sites: ReadonlyMap<string, SiteActor>;
+  /** Where history stands, by lane. */
+  readonly cursors: ReadonlyMap<string, StreamCursor>;
+  /** Batches waiting for history. */
+  readonly queued: number;
+  relocate(): void;
+  rewriteLive(): void;
+  close(deadlineMs: number): Promise<void>;
+}
+
+export function openPartition(
+  shared: PartitionShared,
+  owned: { id: number; epoch: number; cursors: ReadonlyMap<string, StreamCursor> },
+): Partition {
+  const { id, epoch } = owned;
+  const { counters, logger } = shared;
+  const sites = new Map<string, SiteActor>();
+  const cursors = new Map(owned.cursors);
+  /** Transitions found in Redis at activation; they ride with the site's next batch into history. */
+  const outboxes = new Map<string, HistoryItem['transitions']>();
+  let fenced = false;
+
+  const onStaleEpoch = () => {
+    if (fenced) return;
+    fenced = true;
+    shared.onStaleEpoch(id);
+  };
+
+  const writer: HistoryWriter = openHistoryWriter({
+    pool: shared.pool,
+    dictionary: shared.dictionary,
+    partition: id,
+    epoch,
+    budget: shared.budget,
+    logger,
+    commitIntervalMs: shared.commitIntervalMs,
+    retentionMs: shared.retentionMs,
+    now: Date.now,
+    onStaleEpoch,
+    onSettled(notices, moves, incidents) {
+      for (const { lane, created, sequence } of moves) cursors.set(lane, { created, sequence });
+      shared.onSettled(notices, cursors);
+      const bySite = Map.groupBy(incidents, incident => incident.site);
+      for (const [site, of] of bySite) {
+        void shared.live.forgetOutbox(
+          site,
+          of.map(incident => incident.id),
+        );
+      }
+    },
+  });
+
+  async function siteActor(site: SiteId): Promise<SiteActor> {
+    const known = sites.get(site);
+    if (known) return known;
+    const { actor, outbox } = await activateSite({
+      site,
+      epoch,
+      pool: shared.pool,
+      live: shared.live,
+      publish: shared.publish,
+      onStaleEpoch,
+    });
+    sites.set(site, actor);
+    if (outbox.length > 0)
+      logger.info({ site, incidents: outbox.length }, 'site: incidents left in the outbox');
+    outboxes.set(site, outbox);
+    return actor;
+  }
+
+  async function handle(lane: HistoryItem['lane'], message: StreamMessage): Promise<void> {
+    if (fenced) return;
+    const address = parseIngestSubject(message.subject);
+    if (!address || partitionOf(address.site, shared.partitions) !== id) {
+      counters.refused++;
+      logger.warn({ subject: message.subject }, 'batch refused: this site belongs to another partition');
+      return;
+    }
+    const { site, gateway } = address;
+    const item = (content: Partial<HistoryItem> & { batch: Batch | null }): void =>
+      writer.enqueue({
+        lane,
+        stream: message.stream,
+        site,
+        gateway,
+        poison: null,
+        twins: [],
+        transitions: [],
+        bytes: content.batch?.settlement === 'raw' ? memoryOf(content.batch) : 256 + message.data.length,
+        ...content,
+      });
+
+    await shared.budget.room();
+    counters.batches++;
+    counters.bytes += message.data.length;
+    const decoded = decodeBatch(message.data);
+    switch (decoded.outcome) {
+      case 'unknown-version':
+        counters.refused++;
+        logger.warn(
+          { site, gateway, version: decoded.version },
+          'batch refused: unknown wire version, upgrade the cloud',
+        );
+        return item({ batch: null });
+      case 'corrupt':
+        counters.corrupt++;
+        logger.warn(
+          { site, gateway, reason: decoded.reason },
+          'batch damaged on the way, its gateway sends it again',
+        );
+        return item({ batch: null });
+      case 'poison': {
+        counters.quarantined += decoded.count;
+        logger.warn({ site, gateway, reason: decoded.reason }, 'batch quarantined');
+        const { logId, firstSequence, count, reason } = decoded;
+        return item({
+          batch: { settlement: 'lost', logId, firstSequence, count, reason },
+          poison: { reason, bytes: message.data.slice(0, POISON_BYTES_KEPT) },
+        });
+      }
+      case 'batch':
+        break;
+    }
+    const { batch } = decoded;
+    if (batch.settlement === 'lost') {
+      logger.warn(
+        { site, gateway, sequences: batch.count, reason: batch.reason },
+        'gateway declares sequences lost',
+      );
+      return item({ batch });
+    }
+    boundClock(batch, Date.now());
+    const actor = await siteActor(site);
+    const { twins, transitions } = actor.receive(batch, shared.rules());
+    count(batch);
+    const left = outboxes.get(site) ?? [];
+    outboxes.delete(site);
+    item({ batch, twins, transitions: left.length > 0 ? [...left, ...transitions] : transitions });
+    await actor.room();
+  }
+
+  function count(batch: ReadingsBatch): void {
+    counters.messages += batch.count;
+    counters.quarantined += batch.setAside.length;
+    for (const metric of batch.metrics) counters.readings += metric.values.length;
+    const newest = batch.rows.receivedAt.at(-1);
+    if (newest !== undefined) counters.lagMs = Math.max(0, Date.now() - newest);
+  }
+
+  const pumps: Pump[] = lanes.map(lane =>
+    startPump({
+      partition: id,
+      lane,
+      stream: shared.stream,
+      locateStream: shared.locateStream,
+      position: cursors.get(lane) ?? null,
+      handle: message => handle(lane, message),
+      logger,
+    }),
+  );
+
+  return {
+    id,
+    epoch,
+    sites,
+    cursors,
+    get queued() {
+      return writer.queued;
+    },
+    relocate() {
+      for (const pump of pumps) pump.relocate();
+    },
+    rewriteLive() {
+      for (const actor of sites.values()) actor.rewrite();
+    },
+    async close(deadlineMs) {
+      await Promise.all(pumps.map(pump => pump.stop()));
+      await writer.close(deadlineMs);
+    },
+  };
+}
+
+const POISON_BYTES_KEPT = 64 * 1024;
+
+/** Bytes a decoded batch holds in memory, roughly: its columns. */
+function memoryOf(batch: ReadingsBatch): number {
+  let bytes = 512 + batch.rows.length * 32;
+  for (const metric of batch.metrics) {
+    if (metric.type === 'string') for (const text of metric.values) bytes += 32 + text.length * 2;
+    else bytes += metric.values.byteLength;
+  }
+  for (const entry of batch.setAside) bytes += 256 + entry.payload.length;
+  return bytes;
+}

@@ -1,0 +1,124 @@
+/**
+ * The shell of one site's actor: owns the twins in memory, one batch at a time, and carries out what the pure fold
+ * (`actors/site.ts`) decides: live state to Redis, changed twins to the bus.
+ *
+ *   activate: checkpoint in Postgres ⊔ Redis ─▶ serving: batch ─▶ fold ─▶ Redis ─▶ bus
+ *
+ * Invariants: C (activation joins both states, so a twin never starts behind what was shown), D (a write under an
+ * old epoch ends the node's ownership), F (writes to Redis that are under way are bounded).
+ */
+import type { Pool } from 'pg';
+import type { ReadingsBatch } from '../protocol/batch.ts';
+import type { SiteId } from '../protocol/ids.ts';
+import type { ThresholdRule } from './actors/rule.ts';
+import { receiveBatch } from './actors/site.ts';
+import { type IncidentTransition, receive, type TwinState } from './actors/twin.ts';
+import type { LiveState } from './live-state.ts';
+import { restoreTwin, updateFragment } from './twin-json.ts';
+
+export interface TwinUpdates {
+  readonly site: SiteId;
+  readonly epoch: number;
+  /** One entry per changed twin, all arrays of the same length. */
+  readonly devices: readonly string[];
+  readonly since: readonly number[];
+  readonly versions: readonly number[];
+  /** JSON of each change, ready for the wire. */
+  readonly fragments: readonly string[];
+}
+
+export interface SiteActor {
+  readonly site: SiteId;
+  readonly twins: ReadonlyMap<string, TwinState>;
+  /** Folds a batch. Resolves when there is room for the next one. */
+  receive(
+    batch: ReadingsBatch,
+    rules: readonly ThresholdRule[],
+  ): { twins: readonly TwinState[]; transitions: readonly IncidentTransition[] };
+  room(): Promise<void>;
+  /** Writes every twin again, for a Redis that came back empty or older. */
+  rewrite(): void;
+}
+
+const WRITES_UNDER_WAY_MAX = 64;
+
+export interface Activation {
+  readonly actor: SiteActor;
+  /** Incident transitions that had reached Redis but not history. */
+  readonly outbox: readonly IncidentTransition[];
+}
+
+export async function activateSite(options: {
+  site: SiteId;
+  epoch: number;
+  pool: Pool;
+  live: LiveState;
+  publish: (updates: TwinUpdates) => void;
+  onStaleEpoch: () => void;
+}): Promise<Activation> {
+  const { site, epoch, pool, live } = options;
+  const twins = new Map<string, TwinState>();
+  const { rows } = await pool.query<{ device: string; state: string }>(
+    'select device, state from holdfast.twin where site = $1',
+    [site],
+  );
+  for (const { device, state } of rows) twins.set(device, restoreTwin(site, device, state));
+  const stored = await live.loadSite(site);
+  for (const twin of stored?.twins ?? []) {
+    const checkpoint = twins.get(twin.device);
+    twins.set(twin.device, checkpoint ? receive(checkpoint, { type: 'merge', other: twin }).state : twin);
+  }
+
+  let underWay = 0;
+  let waiting: (() => void)[] = [];
+
+  function write(
+    changed: readonly TwinState[],
+    transitions: readonly IncidentTransition[],
+    then: () => void,
+  ) {
+    underWay++;
+    void live.writeTwins(site, epoch, changed, transitions).then(outcome => {
+      underWay--;
+      // Redis being away is no reason to keep dashboards waiting: `rewrite` repairs it when it is back.
+      if (outcome === 'stale-epoch') options.onStaleEpoch();
+      else then();
+      if (underWay < WRITES_UNDER_WAY_MAX) {
+        const woken = waiting;
+        waiting = [];
+        for (const wake of woken) wake();
+      }
+    });
+  }
+
+  const actor: SiteActor = {
+    site,
+    twins,
+    receive(batch, rules) {
+      const { changes, transitions } = receiveBatch(site, twins, batch, rules);
+      const changed: TwinState[] = [];
+      const updates = { devices: [] as string[], since: [] as number[], versions: [] as number[] };
+      const fragments: string[] = [];
+      for (const { before, after } of changes.values()) {
+        twins.set(after.device, after);
+        changed.push(after);
+        updates.devices.push(after.device);
+        updates.since.push(before?.version ?? 0);
+        updates.versions.push(after.version);
+        fragments.push(updateFragment(before, after, epoch));
+      }
+      if (changed.length > 0) {
+        write(changed, transitions, () => options.publish({ site, epoch, ...updates, fragments }));
+      }
+      return { twins: changed, transitions };
+    },
+    room() {
+      if (underWay < WRITES_UNDER_WAY_MAX) return Promise.resolve();
+      return new Promise(resolve => waiting.push(resolve));
+    },
+    rewrite() {
+      write([...twins.values()], [], () => {});
+    },
+  };
+  return { actor, outbox: stored?.outbox ?? [] };
+}

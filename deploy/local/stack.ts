@@ -1,0 +1,227 @@
+/**
+ * The whole product on one machine: a broker per site, NATS, Redis, PostgreSQL, the gateways and a cloud node, each a
+ * process of its own with its own folder. The demo, the end-to-end tests and the benchmarks all start it from here.
+ */
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { gatewayId, siteId } from '../../protocol/ids.ts';
+import { helloSubject, inboxPrefix, settledSubject } from '../../protocol/subjects.ts';
+import type { Binaries } from './binaries.ts';
+import { type NodeProcess, nodeProcess } from './node-process.ts';
+import {
+  externalServer,
+  type NatsUser,
+  type Server,
+  startMosquitto,
+  startNats,
+  startPostgres,
+  startRedis,
+} from './servers.ts';
+
+export interface StackOptions {
+  /** Data of every part, below it. */
+  readonly directory: string;
+  readonly binaries: Binaries;
+  readonly sites: readonly { readonly site: string; readonly gateways: readonly string[] }[];
+  /** Told in one line as each part comes up. */
+  readonly report?: (line: string) => void;
+  /** Servers that run already, by URL; `brokers` by site. */
+  readonly urls?: {
+    nats?: string;
+    redis?: string;
+    postgres?: string;
+    brokers?: Readonly<Record<string, string>>;
+  };
+  /** A site whose broker listens on all addresses. */
+  readonly openToNetwork?: { readonly site: string; readonly port?: number };
+  readonly httpPort?: number;
+  readonly gatewayEnv?: Readonly<Record<string, string>>;
+  readonly cloudEnv?: Readonly<Record<string, string>>;
+}
+
+export interface SiteBroker {
+  readonly server: Server;
+  /** What devices connect with. */
+  readonly deviceUrl: string;
+  readonly user: string;
+  readonly password: string;
+}
+
+export interface Stack {
+  readonly nats: Server;
+  readonly redis: Server;
+  readonly postgres: Server;
+  /** By site. */
+  readonly brokers: ReadonlyMap<string, SiteBroker>;
+  /** By `site/gateway`. */
+  readonly gateways: ReadonlyMap<string, NodeProcess>;
+  readonly cloud: NodeProcess;
+  /** Starts the cloud node again after it was stopped or killed; on the same port. */
+  startCloud(): Promise<void>;
+  /** http://host:port */
+  readonly url: string;
+  /** Gateways first, so that they drain into a running cloud; then the cloud, then the servers. */
+  close(): Promise<void>;
+}
+
+const DEVICE_USER = 'device';
+const GATEWAY_USER = 'gateway';
+const CLOUD_USER = 'cloud';
+
+export async function startStack(options: StackOptions): Promise<Stack> {
+  const { binaries, directory, urls = {} } = options;
+  const report = options.report ?? (() => {});
+  const releases: (() => Promise<unknown>)[] = [];
+  const opened = <T extends Server>(server: T, what: string): T => {
+    releases.push(() => server.stop());
+    report(`${what} ${server.external ? 'given by URL' : 'up'} at ${withoutPassword(server.url)}`);
+    return server;
+  };
+  const close = async () => {
+    for (const release of releases.splice(0).reverse()) await release();
+  };
+
+  try {
+    const natsUsers = [{ user: CLOUD_USER, password: secret() }, ...options.sites.flatMap(gatewayUsers)];
+    const [nats, redis, postgres] = await Promise.all([
+      urls.nats
+        ? externalServer('nats', urls.nats)
+        : startNats({ binaries, directory: join(directory, 'nats'), users: natsUsers }),
+      urls.redis
+        ? externalServer('redis', urls.redis)
+        : startRedis({ binaries, directory: join(directory, 'redis') }),
+      urls.postgres
+        ? externalServer('postgres', urls.postgres)
+        : startPostgres({ binaries, directory: join(directory, 'postgres') }),
+    ]);
+    opened(nats, 'nats-server');
+    opened(redis, 'Redis');
+    opened(postgres, 'PostgreSQL');
+
+    const brokers = new Map<string, SiteBroker>();
+    for (const { site } of options.sites) {
+      const broker = await startBroker(site);
+      opened(broker.server, `Mosquitto of ${site}`);
+      brokers.set(site, broker);
+    }
+
+    let httpPort = options.httpPort ?? 0;
+    const cloudEnv = {
+      HOLDFAST_NATS_URL: nats.url,
+      HOLDFAST_REDIS_URL: redis.url,
+      HOLDFAST_POSTGRES_URL: postgres.url,
+      HOLDFAST_NODE: 'cloud-1',
+      ...options.cloudEnv,
+    };
+    const cloudProcess = () =>
+      nodeProcess({
+        name: 'cloud node',
+        entry: new URL('../../cloud/main.ts', import.meta.url),
+        env: { ...cloudEnv, HOLDFAST_HTTP_PORT: String(httpPort) },
+      });
+    let cloud = cloudProcess();
+    const started = await cloud.start();
+    httpPort = Number(started.port);
+    releases.push(() => cloud.stop());
+    const url = `http://127.0.0.1:${httpPort}`;
+    report(`cloud node up at ${url}`);
+
+    const gateways = new Map<string, NodeProcess>();
+    for (const { site, gateways: names } of options.sites) {
+      for (const gateway of names) {
+        const user = natsUsers.find(entry => entry.user === `${site}_${gateway}`)!;
+        const gatewayProcess = nodeProcess({
+          name: `gateway ${site}/${gateway}`,
+          entry: new URL('../../edge-gateway/main.ts', import.meta.url),
+          env: {
+            HOLDFAST_SITE: site,
+            HOLDFAST_GATEWAY: gateway,
+            HOLDFAST_MQTT_URL: brokers.get(site)!.server.url,
+            HOLDFAST_NATS_URL: nats.external ? nats.url : withUser(nats.url, user),
+            HOLDFAST_DATA_DIR: join(directory, 'gateways', site, gateway),
+            ...options.gatewayEnv,
+          },
+        });
+        await gatewayProcess.start();
+        releases.push(() => gatewayProcess.stop());
+        gateways.set(`${site}/${gateway}`, gatewayProcess);
+        report(`gateway ${site}/${gateway} up`);
+      }
+    }
+
+    return {
+      nats,
+      redis,
+      postgres,
+      brokers,
+      gateways,
+      get cloud() {
+        return cloud;
+      },
+      async startCloud() {
+        cloud = cloudProcess();
+        await cloud.start();
+      },
+      url,
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+
+  async function startBroker(site: string): Promise<SiteBroker> {
+    const given = urls.brokers?.[site];
+    const open = options.openToNetwork?.site === site ? options.openToNetwork : undefined;
+    const password = secret();
+    const server = given
+      ? externalServer('mosquitto', given)
+      : await startMosquitto({
+          binaries,
+          directory: join(directory, 'brokers', site),
+          users: [
+            { user: GATEWAY_USER, password: secret() },
+            { user: DEVICE_USER, password },
+          ],
+          ...(open && { host: '0.0.0.0' }),
+          ...(open?.port && { port: open.port }),
+        });
+    const device = { user: DEVICE_USER, password };
+    return { server, ...device, deviceUrl: given ?? withUser(server.url, device) };
+  }
+}
+
+/** A gateway may publish and hear exactly what is its own (S). */
+function gatewayUsers({ site, gateways }: { site: string; gateways: readonly string[] }): NatsUser[] {
+  return gateways.map(gateway => {
+    const names = [siteId(site), gatewayId(gateway)] as const;
+    return {
+      user: `${site}_${gateway}`,
+      password: secret(),
+      permissions: {
+        publish: [
+          `ingest.*.live.${site}.${gateway}`,
+          `ingest.*.backfill.${site}.${gateway}`,
+          helloSubject(...names),
+        ],
+        subscribe: [`${inboxPrefix(...names)}.>`, settledSubject(...names)],
+      },
+    };
+  });
+}
+
+const secret = () => randomBytes(12).toString('base64url');
+
+export function withUser(url: string, { user, password }: { user: string; password: string }): string {
+  const parsed = new URL(url);
+  parsed.username = user;
+  parsed.password = password;
+  return parsed.toString();
+}
+
+function withoutPassword(url: string): string {
+  const parsed = new URL(url);
+  parsed.username = '';
+  parsed.password = '';
+  return parsed.toString();
+}

@@ -1,0 +1,113 @@
+import type { LogId } from '../../protocol/ids.ts';
+import type { RangeSet } from '../../protocol/range-set.ts';
+import type { FileOperations } from './files.ts';
+import type { Frame, Message } from './frame.ts';
+
+export type { FileOperations } from './files.ts';
+export type { Frame, Message } from './frame.ts';
+
+/** The part of a pino logger that the buffer uses. */
+export interface BufferLogger {
+  info(details: object, message: string): void;
+  warn(details: object, message: string): void;
+  error(details: object, message: string): void;
+}
+
+export interface LogInfo {
+  readonly logId: LogId;
+  /** Whether it is the one that this process appends to. */
+  readonly current: boolean;
+  /** The first sequence still on disk; `nextSequence` when none is. */
+  readonly firstSequence: number;
+  /** One past the last durable sequence. */
+  readonly nextSequence: number;
+  /** What can no longer be read and is not settled: to be declared (invariant I). Grows when reading finds damage. */
+  readonly lost: RangeSet;
+  /** What {@link DiskBuffer.settle} has said, as far as it was remembered over restarts. */
+  readonly settled: RangeSet;
+  readonly bytes: number;
+  /** The boot that the monotonic times of its frames belong to; null when no header could be read. */
+  readonly bootId: string | null;
+}
+
+export interface BufferStats {
+  /** Bytes of all segments, with what waits for its fdatasync. */
+  readonly bytes: number;
+  readonly bytesMax: number;
+  /** An append was refused, and there is no room yet. */
+  readonly full: boolean;
+  readonly logs: number;
+  readonly segments: number;
+  /** Messages on disk that are neither settled nor lost. */
+  readonly messagesUnsettled: number;
+  /** Messages unreadable and not yet settled as lost. */
+  readonly messagesLost: number;
+  /** Since start. */
+  readonly messagesAppended: number;
+  /** Since start. */
+  readonly messagesRefused: number;
+  /** Appended and not yet durable. */
+  readonly messagesPending: number;
+  readonly fsyncs: number;
+  /** Over the last 512 groups, write and fdatasync together, in milliseconds. */
+  readonly fsyncMs: { readonly p50: number; readonly p99: number; readonly max: number };
+  /** Groups that could not be written or fdatasynced, each tried again on a fresh segment. */
+  readonly writeErrors: number;
+  /** Since start. */
+  readonly bytesReclaimed: number;
+}
+
+export interface DiskBuffer {
+  readonly current: LogId;
+  /** Oldest first, the current one last. */
+  logs(): LogInfo[];
+  /**
+   * Takes `message` into the next group. `onDurable` is called once, after the group's fdatasync, in the order of
+   * appending (invariant A). 'full': nothing was stored, because the buffer is at its size bound and nothing can be
+   * reclaimed, or because the disk does not keep up or refuses; {@link onSpace} tells when to go on.
+   * @throws RangeError when the topic exceeds 65,535 bytes or the payload `limits.payloadBytesMax`; Error after close.
+   */
+  append(message: Message, onDurable: () => void): 'accepted' | 'full';
+  /**
+   * Durable frames from `fromSequence` on, below `toSequence`, consecutive except over lost and reclaimed ranges; at
+   * most `messagesMax`, and at most `bytesMax` of payload, but at least one frame if any is there; [] when none is.
+   * Payloads are views of memory that nobody writes to again. Rejects with the system error when the disk gives no
+   * answer for now (too many open files, no permission, device gone); frames are declared lost only for damage.
+   */
+  read(
+    logId: LogId,
+    fromSequence: number,
+    options: { readonly toSequence?: number; readonly messagesMax: number; readonly bytesMax: number },
+  ): Promise<Frame[]>;
+  /** All that history has settled of this log; adds to what was said before. Unknown logs and sequences are ignored. */
+  settle(logId: LogId, settled: RangeSet): void;
+  /** The newest durable frames over all logs, oldest of them first: for recognising re-deliveries at start. */
+  recentFrames(countMax: number): Promise<Frame[]>;
+  stats(): BufferStats;
+  /** The durable end moved on. @returns a function that takes the listener away */
+  onDurable(listener: () => void): () => void;
+  /** From full to not full. @returns a function that takes the listener away */
+  onSpace(listener: () => void): () => void;
+  /** Commits what was appended, releases everything. What cannot be committed is not waited for; its callbacks never fire. */
+  close(): Promise<void>;
+}
+
+export interface BufferOptions {
+  readonly directory: string;
+  readonly bytesMax: number;
+  /** Size at which a segment is sealed; by default `bytesMax / 64`, within 1 to 16 MiB. */
+  readonly segmentBytesMax?: number;
+  /** Identifies the boot of this machine, which the monotonic times count from. */
+  readonly bootId: string;
+  readonly nowMs?: () => number;
+  /** How long settled segments are kept when no space is needed; by default 72 hours. */
+  readonly keepSettledMs?: number;
+  /** Durable bytes kept in memory, so that a reader that keeps up needs no disk; by default 32 MiB. */
+  readonly recentBytesMax?: number;
+  readonly logger: BufferLogger;
+  readonly files?: FileOperations;
+}
+
+export type OpenOutcome =
+  | { readonly outcome: 'open'; readonly buffer: DiskBuffer }
+  | { readonly outcome: 'unusable'; readonly reason: string };

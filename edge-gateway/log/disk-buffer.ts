@@ -1,0 +1,329 @@
+/**
+ * The gateway's disk buffer: the log of this run and the older ones that are not yet settled, in one folder.
+ *
+ *   <directory>/gateway.lock                     lock.ts
+ *   <directory>/<logId>/<sequence>-<n>.segment   segment.ts, frame.ts: bytes; segment-scan.ts, log-reader.ts: reading
+ *   <directory>/<logId>/settled.json             checkpoint.ts
+ *
+ * log.ts appends and commits, recent-memory.ts holds what is new, recovery.ts finds the older logs at opening,
+ * reclaim.ts says what is given back.
+ *
+ * It keeps: A (durable before it says so; given back only when settled), F (bytes, memory and waiting frames are
+ * bounded; at the bound it refuses), I (damage is found, declared and never delivered), R (every opening starts a log
+ * with a fresh id, so no copy or restored image of the folder ever gives a number twice).
+ */
+import { join } from 'node:path';
+import { type LogId, newLogId } from '../../protocol/ids.ts';
+import type { RangeSet } from '../../protocol/range-set.ts';
+import type { BufferOptions, BufferStats, DiskBuffer, OpenOutcome } from './buffer-api.ts';
+import { codeOf, type FileOperations, nodeFiles } from './files.ts';
+import { type Frame, frameBytesAtMost, saltOf } from './frame.ts';
+import { LOCK_NAME, lockFolder } from './lock.ts';
+import { createCurrentLog } from './log.ts';
+import { createLogReader } from './log-reader.ts';
+import { bytesOf, firstSequenceOf, type LogState, newLogState, noteSettledSegments } from './log-state.ts';
+import { createRecentMemory } from './recent-memory.ts';
+import { type Recovered, recoverLogs } from './recovery.ts';
+import { BOOT_ID_BYTES_MAX, SEGMENT_HEADER_BYTES } from './segment.ts';
+import { createSpace } from './space.ts';
+
+export type {
+  BufferLogger,
+  BufferOptions,
+  BufferStats,
+  DiskBuffer,
+  LogInfo,
+  OpenOutcome,
+} from './buffer-api.ts';
+export type { FileOperations } from './files.ts';
+export type { Frame, Message } from './frame.ts';
+
+const MIB = 1024 * 1024;
+const KEEP_SETTLED_MS = 72 * 3_600_000;
+const HOUSEKEEPING_MS = 10_000;
+
+/**
+ * Opens the buffer in `directory`, which is made if it is not there, and starts a new log in it.
+ * @throws RangeError when `bootId` exceeds 75 bytes
+ */
+export async function openDiskBuffer(options: BufferOptions): Promise<OpenOutcome> {
+  const { directory, bootId, logger } = options;
+  const files = options.files ?? nodeFiles;
+  const nowMs = options.nowMs ?? Date.now;
+  if (Buffer.byteLength(bootId) > BOOT_ID_BYTES_MAX)
+    throw new RangeError(`boot id of over ${BOOT_ID_BYTES_MAX} bytes`);
+  let release = () => Promise.resolve();
+  try {
+    await files.makeFolder(directory);
+    release = await lockUnlessFull();
+    const deviceAnswers = () => probe(files, directory);
+    const recovered = await recoverLogs({ files, directory, nowMs: nowMs(), deviceAnswers, logger });
+    return { outcome: 'open', buffer: startBuffer(options, files, recovered, deviceAnswers, release) };
+  } catch (error) {
+    await release();
+    if (error instanceof Refused) return { outcome: 'unusable', reason: error.message };
+    if (codeOf(error) === '') throw error;
+    return { outcome: 'unusable', reason: reasonOf(error as Error) };
+  }
+
+  async function lockUnlessFull(): Promise<() => Promise<void>> {
+    try {
+      const lock = await lockFolder(directory, bootId);
+      if (lock.outcome === 'refused') throw new Refused(lock.reason);
+      return lock.release;
+    } catch (error) {
+      if (codeOf(error) !== 'ENOSPC') throw error;
+      // What is stored must drain all the same, and frees space by that.
+      logger.warn({ directory }, 'no space left for the lock file: going on without one');
+      return () => Promise.resolve();
+    }
+  }
+
+  function reasonOf(error: Error): string {
+    const code = codeOf(error);
+    if (code === 'EROFS') return `the buffer folder ${directory} is on a read-only file system`;
+    if (code === 'EACCES' || code === 'EPERM')
+      return `no permission for the buffer folder ${directory}: ${error.message}`;
+    if (code === 'ENOTDIR' || code === 'EEXIST') return `${directory} is not a folder`;
+    return `the buffer folder ${directory} cannot be used: ${error.message}`;
+  }
+}
+
+class Refused extends Error {}
+
+/** Whether the device of the folder still takes data: else nothing on it may be called damaged. */
+async function probe(files: FileOperations, directory: string): Promise<boolean> {
+  const path = join(directory, `probe-${process.pid}`);
+  try {
+    // A folder that was unmounted is empty, and would take the probe.
+    await files.size(join(directory, LOCK_NAME));
+    await files.remove(path).catch(() => undefined);
+    const file = await files.create(path);
+    try {
+      await file.write(Buffer.from('answer'), 0, 6, 0);
+      await file.datasync();
+    } finally {
+      await file.close();
+      await files.remove(path);
+    }
+    return true;
+  } catch (error) {
+    return codeOf(error) === 'ENOSPC';
+  }
+}
+
+function startBuffer(
+  options: BufferOptions,
+  files: FileOperations,
+  recovered: Recovered,
+  deviceAnswers: () => Promise<boolean>,
+  release: () => Promise<void>,
+): DiskBuffer {
+  const { directory, bytesMax, logger, bootId } = options;
+  const nowMs = options.nowMs ?? Date.now;
+  const segmentBytesMax =
+    options.segmentBytesMax ?? Math.min(16 * MIB, Math.max(MIB, Math.floor(bytesMax / 64)));
+  const logId = newLogId(nowMs());
+  const state = newLogState({
+    logId,
+    folder: join(directory, logId),
+    generation: Math.max(0, ...recovered.logs.map(log => log.generation)) + 1,
+    bootId,
+    current: true,
+  });
+  const logs: LogState[] = [...recovered.logs, state];
+  const memory = createRecentMemory({
+    salt: saltOf(logId),
+    chunkBytes: Math.min(MIB, segmentBytesMax),
+    bytesMax: options.recentBytesMax ?? 32 * MIB,
+  });
+  const readLog = createLogReader({ files, memory, deviceAnswers, logger });
+  const durableListeners = new Set<() => void>();
+  const spaceListeners = new Set<() => void>();
+  const space = createSpace({
+    files,
+    logs,
+    foreignBytes: recovered.foreignBytes,
+    keepSettledMs: options.keepSettledMs ?? KEEP_SETTLED_MS,
+    nowMs,
+    logger,
+  });
+  let messagesRefused = 0;
+  /** Bytes of the message that was refused; null when there is room as far as anybody knows. */
+  let refusedBytes: number | null = null;
+  let closed = false;
+
+  const log = createCurrentLog({
+    files,
+    state,
+    bootId,
+    memory,
+    segmentBytesMax,
+    nowMs,
+    logger,
+    bytesChanged: space.grow,
+    spaceWanted: bytes => {
+      if (space.reclaim(bytes) > 0) void space.idle().then(log.retrySoon);
+    },
+    committed: () => {
+      for (const listener of durableListeners) listener();
+      tellSpace();
+    },
+    rested: tellSpace,
+  });
+  const housekeeping = setInterval(() => {
+    space.keepHouse();
+    tellSpace();
+  }, HOUSEKEEPING_MS);
+  housekeeping.unref();
+  space.keepHouse();
+  logger.info({ directory, logId, logs: logs.length, bytes: space.diskBytes, bytesMax }, 'disk buffer open');
+
+  const usedBytes = (): number => space.diskBytes + memory.pendingBytes;
+
+  /** Headers of the segments that waiting frames may open: any two in a row are longer than the limit of one. */
+  const headerBytes = (waiting: number): number =>
+    SEGMENT_HEADER_BYTES * (2 + Math.ceil((2 * waiting) / segmentBytesMax));
+
+  /** Whether `bytes` more stay within the bound. */
+  function fits(bytes: number): boolean {
+    const over = () => usedBytes() + bytes + headerBytes(memory.pendingBytes + bytes) - bytesMax;
+    if (over() <= 0) return true;
+    space.reclaim(Math.max(over(), segmentBytesMax));
+    if (over() <= 0) return true;
+    // All that holds the space may be the settled segment in work.
+    const inWork = state.segments.at(-1);
+    if (!inWork || inWork.sealed || !state.settled.covers(inWork.firstSequence, inWork.nextSequence))
+      return false;
+    if (!log.sealNow()) return false;
+    space.reclaim(over());
+    return over() <= 0;
+  }
+
+  function tellSpace(): void {
+    if (refusedBytes === null || closed || !log.accepts(refusedBytes) || !fits(refusedBytes)) return;
+    refusedBytes = null;
+    for (const listener of spaceListeners) listener();
+  }
+
+  function stats(): BufferStats {
+    const timings = [...log.stats.timingsMs].sort((a, b) => a - b);
+    const at = (share: number) => timings[Math.floor(share * (timings.length - 1))] ?? 0;
+    const unsettled = (owner: LogState) =>
+      owner.nextSequence -
+      firstSequenceOf(owner) -
+      (within(owner, owner.settled) + within(owner, owner.lost));
+    return {
+      bytes: usedBytes(),
+      bytesMax,
+      full: refusedBytes !== null,
+      logs: logs.length,
+      segments: logs.reduce((sum, owner) => sum + owner.segments.length, 0),
+      messagesUnsettled: logs.reduce((sum, owner) => sum + unsettled(owner), 0),
+      messagesLost: logs.reduce((sum, owner) => sum + owner.lost.size, 0),
+      messagesAppended: log.nextSequence - 1,
+      messagesRefused,
+      messagesPending: log.nextSequence - state.nextSequence,
+      fsyncs: log.stats.fsyncs,
+      fsyncMs: { p50: at(0.5), p99: at(0.99), max: at(1) },
+      writeErrors: log.stats.writeErrors,
+      bytesReclaimed: space.bytesReclaimed,
+    };
+  }
+
+  const ownerOf = (id: LogId): LogState | undefined => logs.find(owner => owner.logId === id);
+
+  return {
+    current: logId,
+
+    logs: () =>
+      logs.map(owner => ({
+        logId: owner.logId,
+        current: owner.current,
+        firstSequence: firstSequenceOf(owner),
+        nextSequence: owner.nextSequence,
+        lost: owner.lost,
+        settled: owner.settled,
+        bytes: bytesOf(owner),
+        bootId: owner.bootId,
+      })),
+
+    append(message, onDurable) {
+      if (closed) throw new Error('append to a closed buffer');
+      const bytes = frameBytesAtMost(message);
+      if (refusedBytes !== null || !log.accepts(bytes) || !fits(bytes)) {
+        refusedBytes = bytes;
+        messagesRefused++;
+        return 'full';
+      }
+      log.append(message, onDurable);
+      return 'accepted';
+    },
+
+    async read(id, fromSequence, { toSequence = Number.MAX_SAFE_INTEGER, messagesMax, bytesMax }) {
+      const owner = ownerOf(id);
+      return owner ? readLog(owner, fromSequence, { toSequence, messagesMax, bytesMax }) : [];
+    },
+
+    settle(id, settled) {
+      const owner = ownerOf(id);
+      if (!owner) return;
+      // History cannot have what was never sent; taking such a word for it would give back frames still to come.
+      const news = settled.difference(owner.settled).subtract(owner.nextSequence, Number.MAX_SAFE_INTEGER);
+      if (news.isEmpty) return;
+      owner.settled = owner.settled.union(news);
+      owner.lost = owner.lost.difference(owner.settled);
+      owner.checkpointStale = true;
+      noteSettledSegments(owner, nowMs());
+      tellSpace();
+    },
+
+    async recentFrames(countMax) {
+      let frames: Frame[] = [];
+      for (const owner of [...logs].reverse()) {
+        if (frames.length >= countMax) break;
+        if (!owner.synced) continue;
+        frames = [...(await newestOf(owner, countMax - frames.length)), ...frames];
+      }
+      return frames;
+    },
+
+    stats,
+
+    onDurable(listener) {
+      durableListeners.add(listener);
+      return () => void durableListeners.delete(listener);
+    },
+
+    onSpace(listener) {
+      spaceListeners.add(listener);
+      return () => void spaceListeners.delete(listener);
+    },
+
+    async close() {
+      if (closed) return;
+      closed = true;
+      clearInterval(housekeeping);
+      await log.close();
+      await space.end();
+      await release().catch(error => logger.warn({ err: error }, 'the lock file could not be removed'));
+    },
+  };
+
+  async function newestOf(owner: LogState, countMax: number): Promise<Frame[]> {
+    const newest: Frame[] = [];
+    let from = Math.max(firstSequenceOf(owner), owner.nextSequence - countMax);
+    for (;;) {
+      const limits = { toSequence: owner.nextSequence, messagesMax: 1000, bytesMax: MIB };
+      const frames = await readLog(owner, from, limits);
+      if (frames.length === 0) return newest;
+      for (const frame of frames) newest.push(frame);
+      from = frames.at(-1)!.sequence + 1;
+    }
+  }
+}
+
+/** How many of the sequences still on disk are in the set. */
+function within(owner: LogState, set: RangeSet): number {
+  return set.subtract(0, firstSequenceOf(owner)).subtract(owner.nextSequence, Number.MAX_SAFE_INTEGER).size;
+}

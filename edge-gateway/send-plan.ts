@@ -1,0 +1,83 @@
+/**
+ * What to send next of one log, and what to send again, pure.
+ *
+ *   waiting ──take──▶ in flight ──PubAck──▶ in the stream ──settled──▶ done
+ *      ▲                  │ failed              │ stream is another one, or history has passed it unsettled
+ *      └──────────────────┴─────────────────────┘
+ *
+ * "Not settled" alone is no reason to send again: the batch may be waiting behind a slow Postgres. Invariants: A (a
+ * sequence is done only when history says so), B (sending twice is harmless, the ledger drops it).
+ */
+import { type Range, RangeSet } from '../protocol/range-set.ts';
+
+/** Where history stands in the stream, as the cloud tells it. */
+export interface Position {
+  /** The stream's identity. */
+  readonly created: string;
+  /** Everything up to this sequence has been handled. */
+  readonly sequence: number;
+}
+
+interface Sent extends Range {
+  /** Identity of the stream it was published to. */
+  readonly created: string;
+  /** Its place in that stream, once acknowledged. */
+  readonly sequence: number | null;
+}
+
+export interface SendPlan {
+  readonly settled: RangeSet;
+  readonly sent: readonly Sent[];
+}
+
+export const newSendPlan = (settled: RangeSet = RangeSet.empty): SendPlan => ({ settled, sent: [] });
+
+/** What of [from, to) waits to be sent, in order. */
+export function waiting(plan: SendPlan, from: number, to: number): RangeSet {
+  return RangeSet.of(from, to).difference(plan.settled).difference(RangeSet.from(plan.sent));
+}
+
+/** A batch with [from, to) is on its way to the stream that is known as `created`. */
+export function take(plan: SendPlan, range: Range, created: string): SendPlan {
+  return { ...plan, sent: [...plan.sent, { ...range, created, sequence: null }] };
+}
+
+/** The stream has it. */
+export function acknowledged(plan: SendPlan, range: Range, sequence: number): SendPlan {
+  const sent: Sent[] = [];
+  for (const entry of plan.sent) {
+    const now = entry.from === range.from && entry.to === range.to ? { ...entry, sequence } : entry;
+    const last = sent.at(-1);
+    // Neighbours that wait for the same thing become one entry, so that a long wait for history stays cheap.
+    if (last && mayJoin(last, now)) sent[sent.length - 1] = joined(last, now);
+    else sent.push(now);
+  }
+  return { ...plan, sent };
+}
+
+const mayJoin = (a: Sent, b: Sent): boolean =>
+  a.sequence !== null && b.sequence !== null && a.created === b.created && a.to === b.from;
+
+const joined = (a: Sent, b: Sent): Sent => ({ ...a, to: b.to, sequence: Math.max(a.sequence!, b.sequence!) });
+
+/** It may or may not have arrived: it is sent again, the ledger drops the second one. */
+export function failed(plan: SendPlan, range: Range): SendPlan {
+  return { ...plan, sent: plan.sent.filter(sent => sent.from !== range.from || sent.to !== range.to) };
+}
+
+/** History has settled `ranges`. */
+export function settle(plan: SendPlan, ranges: RangeSet): SendPlan {
+  const settled = plan.settled.union(ranges);
+  return { settled, sent: plan.sent.filter(sent => !settled.covers(sent.from, sent.to)) };
+}
+
+/** Gives up waiting for what cannot come any more. Call after {@link settle} with the ranges told together with it. */
+export function passed(plan: SendPlan, position: Position): SendPlan {
+  return {
+    ...plan,
+    sent: plan.sent.filter(
+      sent =>
+        sent.sequence === null || (sent.created === position.created && sent.sequence > position.sequence),
+    ),
+  };
+}

@@ -1,0 +1,174 @@
+/**
+ * Batches on the wire. A header of fixed size that can be read without inflating, then the body (`batch-body.ts`;
+ * of a lost batch, msgpack of [reason]), compressed if that makes it smaller. Numbers are little-endian.
+ *
+ *   at  bytes
+ *    0   1     version
+ *    1   4     CRC-32 of all other bytes: byte 0, then 5 to the end
+ *    5   1     compression of the body: index into `compressions`
+ *    6   1     settlement: index into `settlements`
+ *    7  16     logId
+ *   23   6     first sequence
+ *   29   4     count
+ *   33   4     bytes of the body when inflated
+ *   37         body
+ *
+ * Bytes 0 to 4 mean the same in every version, so that a damaged byte is never taken for a new version.
+ *
+ *   checksum wrong, header impossible → corrupt          transport damage: nothing is settled, it is sent again (I)
+ *   version not known                 → unknown-version  refused, never settled
+ *   body not decodable                → poison           quarantined, the range settled (H)
+ *   else                              → batch            free of faults by `batch-rules.ts`
+ */
+import {
+  constants,
+  crc32,
+  deflateRawSync,
+  inflateRawSync,
+  zstdCompressSync,
+  zstdDecompressSync,
+} from 'node:zlib';
+import type { Batch } from './batch.ts';
+import { decodeBody, encodeBody } from './batch-body.ts';
+import { batchBounds, batchFault } from './batch-rules.ts';
+import { MalformedError } from './bit-stream.ts';
+import type { LogId } from './ids.ts';
+import { limits } from './limits.ts';
+import { packPlain, unpackPlain } from './plain-msgpack.ts';
+
+export const WIRE_VERSION = 1;
+
+const compressions = ['none', 'deflate', 'zstd'] as const;
+export type Compression = (typeof compressions)[number];
+const settlements = ['raw', 'lost'] as const;
+
+const HEADER_BYTES = 37;
+const At = { version: 0, checksum: 1, covered: 5, compression: 5, settlement: 6, logId: 7 } as const;
+const AtNumber = { firstSequence: 23, count: 29, inflatedBytes: 33 } as const;
+
+export type DecodeOutcome =
+  | { readonly outcome: 'batch'; readonly batch: Batch }
+  /** A sender newer than we are: refused, never settled. */
+  | { readonly outcome: 'unknown-version'; readonly version: number }
+  /** Damaged on the way: nothing is settled, the gateway sends again (invariant I). */
+  | { readonly outcome: 'corrupt'; readonly reason: string }
+  /** Arrived as it was sent, and cannot be decoded: quarantined, its range settled (invariant H). */
+  | {
+      readonly outcome: 'poison';
+      readonly reason: string;
+      readonly logId: LogId;
+      readonly firstSequence: number;
+      readonly count: number;
+    };
+
+/**
+ * @param options.compression what to try on the body; it is left out when it does not help
+ * @throws RangeError when the batch breaks a rule of `batch-rules.ts` or comes out over `limits.batchWireBytesMax`:
+ *   a bug of the caller
+ */
+export function encodeBatch(batch: Batch, options: { compression?: Compression } = {}): Buffer {
+  const fault = batchFault(batch);
+  if (fault) throw new RangeError(`not a batch: ${fault}`);
+  const body = batch.settlement === 'raw' ? encodeBody(batch) : packPlain([batch.reason]);
+  const { compression, packed } = compress(body, options.compression ?? 'zstd');
+
+  const bytes = Buffer.allocUnsafe(HEADER_BYTES + packed.length);
+  if (body.length > limits.batchInflatedBytesMax || bytes.length > limits.batchWireBytesMax) {
+    throw new RangeError(`a batch of ${bytes.length} bytes, ${body.length} inflated, is over the limit`);
+  }
+  bytes[At.version] = WIRE_VERSION;
+  bytes[At.compression] = compressions.indexOf(compression);
+  bytes[At.settlement] = settlements.indexOf(batch.settlement);
+  bytes.write(batch.logId, At.logId, 'hex');
+  bytes.writeUIntLE(batch.firstSequence, AtNumber.firstSequence, 6);
+  bytes.writeUInt32LE(batch.count, AtNumber.count);
+  bytes.writeUInt32LE(body.length, AtNumber.inflatedBytes);
+  packed.copy(bytes, HEADER_BYTES);
+  bytes.writeUInt32LE(checksumOf(bytes), At.checksum);
+  return bytes;
+}
+
+/** Decodes one batch. Never throws, whatever the bytes; memory and time are bounded by `limits`. */
+export function decodeBatch(input: Uint8Array): DecodeOutcome {
+  const bytes = Buffer.from(input.buffer, input.byteOffset, input.byteLength);
+  if (bytes.length < HEADER_BYTES)
+    return { outcome: 'corrupt', reason: `${bytes.length} bytes are no batch` };
+  if (bytes.readUInt32LE(At.checksum) !== checksumOf(bytes)) {
+    return { outcome: 'corrupt', reason: 'the checksum is wrong' };
+  }
+  const version = bytes[At.version]!;
+  if (version !== WIRE_VERSION) return { outcome: 'unknown-version', version };
+
+  const settlement = settlements[bytes[At.settlement]!];
+  const logId = bytes.toString('hex', At.logId, AtNumber.firstSequence) as LogId;
+  const firstSequence = bytes.readUIntLE(AtNumber.firstSequence, 6);
+  const count = bytes.readUInt32LE(AtNumber.count);
+  const countMax = settlement === 'raw' ? limits.batchMessagesMax : batchBounds.lostMax;
+  if (!settlement || count < 1 || count > countMax) {
+    return {
+      outcome: 'corrupt',
+      reason: `an impossible header: settlement ${bytes[At.settlement]}, ${count} sequences`,
+    };
+  }
+  const poison = (reason: string): DecodeOutcome => ({
+    outcome: 'poison',
+    reason,
+    logId,
+    firstSequence,
+    count,
+  });
+  if (bytes.length > limits.batchWireBytesMax) return poison(`${bytes.length} bytes are over the limit`);
+
+  const body = inflate(bytes);
+  if (!body) return poison('the body does not inflate to the length it states');
+  try {
+    const batch: Batch =
+      settlement === 'raw'
+        ? decodeBody(body, logId, firstSequence, count)
+        : { settlement, logId, firstSequence, count, reason: reasonOf(body) };
+    const fault = batchFault(batch);
+    return fault ? poison(fault) : { outcome: 'batch', batch };
+  } catch (error) {
+    if (error instanceof MalformedError) return poison(error.message);
+    // No input is known to lead here; if one does, the batch is set aside like any other and all else goes on (H).
+    return poison(`the decoder failed: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+const checksumOf = (bytes: Buffer): number =>
+  crc32(bytes.subarray(At.covered), crc32(bytes.subarray(0, At.checksum)));
+
+function compress(body: Buffer, wanted: Compression): { compression: Compression; packed: Buffer } {
+  if (wanted !== 'none') {
+    const packed = wanted === 'zstd' ? zstdCompressSync(body) : deflateRawSync(body);
+    if (packed.length < body.length) return { compression: wanted, packed };
+  }
+  return { compression: 'none', packed: body };
+}
+
+/** @returns the body, or null; never holds more than the header states, which is bounded. */
+function inflate(bytes: Buffer): Buffer | null {
+  const inflatedBytes = bytes.readUInt32LE(AtNumber.inflatedBytes);
+  if (inflatedBytes < 1 || inflatedBytes > limits.batchInflatedBytesMax) return null;
+  const packed = bytes.subarray(HEADER_BYTES);
+  const bound = { maxOutputLength: inflatedBytes };
+  try {
+    const compression = compressions[bytes[At.compression]!];
+    let body: Buffer;
+    if (compression === 'none') body = packed;
+    else if (compression === 'deflate') body = inflateRawSync(packed, bound);
+    else if (compression === 'zstd') {
+      body = zstdDecompressSync(packed, { ...bound, params: { [constants.ZSTD_d_windowLogMax]: 24 } });
+    } else return null;
+    return body.length === inflatedBytes ? body : null;
+  } catch {
+    return null;
+  }
+}
+
+function reasonOf(body: Buffer): string {
+  const value = unpackPlain(body, 2);
+  const reason = Array.isArray(value) && value.length === 1 ? value[0] : null;
+  if (typeof reason !== 'string') throw new MalformedError('a lost batch without its reason');
+  return reason;
+}

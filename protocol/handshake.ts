@@ -1,0 +1,72 @@
+/**
+ * What gateway and cloud tell each other beside the batches, as JSON over core NATS.
+ *
+ *   gateway → cloud   hello    request: here are my logs; what has history settled of them?
+ *   cloud → gateway   settled  after each commit: these ranges are in history
+ *
+ * Both may get lost: the next hello repeats everything that matters.
+ */
+import { z } from 'zod';
+import { RangeSet } from './range-set.ts';
+
+const logIdText = z.string().regex(/^[0-9a-f]{32}$/);
+const rangesText = z.string().transform((text, context) => {
+  try {
+    return RangeSet.parse(text);
+  } catch (error) {
+    context.addIssue({ code: 'custom', message: (error as Error).message });
+    return z.NEVER;
+  }
+});
+
+export const GatewayReport = z.object({
+  bufferBytes: z.number(),
+  bufferBytesMax: z.number(),
+  /** Messages on disk that history has not settled, as far as the gateway knows. */
+  unsettledMessages: z.number(),
+  /** Messages taken from the broker since the process started. */
+  messages: z.number(),
+  /** Messages refused because the buffer was full; QoS 0 only, the rest is held back. */
+  dropped: z.number(),
+  /** Round trip of the last fdatasync, milliseconds. */
+  syncMs: z.number(),
+  broker: z.object({ connected: z.boolean(), reason: z.string().nullable() }),
+});
+export type GatewayReport = z.infer<typeof GatewayReport>;
+
+export const Hello = z.object({
+  wireVersions: z.array(z.number().int()).min(1),
+  logs: z.array(logIdText).max(1000),
+  report: GatewayReport,
+});
+export type Hello = z.input<typeof Hello>;
+
+/** Where history stands in the gateway's lane of the stream. */
+const StreamPosition = z.object({
+  /** The stream's identity: the time it was created. */
+  created: z.string(),
+  /** Everything of the partition up to this sequence has been handled. */
+  live: z.number().int(),
+  backfill: z.number().int(),
+});
+export type StreamPosition = z.infer<typeof StreamPosition>;
+
+export const HelloReply = z.discriminatedUnion('outcome', [
+  z.object({
+    outcome: z.literal('welcome'),
+    historyId: z.string(),
+    partitions: z.number().int().positive(),
+    stream: StreamPosition,
+    /** Settled sequences per log id. */
+    settled: z.record(logIdText, rangesText),
+  }),
+  z.object({ outcome: z.literal('refused'), reason: z.string() }),
+]);
+export type HelloReply = z.output<typeof HelloReply>;
+
+export const Settled = z.object({
+  stream: StreamPosition,
+  /** Newly settled sequences per log id. */
+  settled: z.record(logIdText, rangesText),
+});
+export type Settled = z.output<typeof Settled>;

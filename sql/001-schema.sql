@@ -1,0 +1,233 @@
+-- Holdfast's schema, whole. Read it top to bottom: who owns what, how far each stream is settled, the dictionaries,
+-- history, then twins and incidents. Letters are the invariants of docs/decisions.md.
+
+create schema holdfast;
+set local search_path = holdfast, public;
+
+-- This history's own id: a gateway that meets another one knows that the database was replaced.
+create table history (
+  id         uuid primary key default gen_random_uuid(),
+  partitions int not null check (partitions between 1 and 1024),
+  created_at timestamptz not null default now(),
+  only_row   boolean not null default true unique check (only_row)
+);
+
+-- Ownership (D). A partition's epoch only grows; nothing written under an old one takes effect.
+create table partition (
+  id         int primary key,
+  epoch      bigint not null default 0,
+  owner      text,
+  claimed_at timestamptz
+);
+
+-- How far history has read each lane of the stream. `stream_created` is the stream's identity: under another one
+-- the position means nothing and reading starts at the first message.
+create table stream_cursor (
+  partition       int not null references partition,
+  lane            text not null,
+  stream_created  text not null,
+  stream_sequence bigint not null,
+  primary key (partition, lane)
+);
+
+-- The ledger (A, B): per log of a gateway, the sequences that history has settled in whatever way. It is the
+-- deduplication: a range enters once, in the transaction that writes its rows.
+create table gateway_log (
+  id         int generated always as identity primary key,
+  site       text not null,
+  gateway    text not null,
+  log_id     text not null,
+  settled    int8multirange not null default '{}',
+  created_at timestamptz not null default now(),
+  unique (site, gateway, log_id)
+);
+
+-- What was settled other than as plain rows, so that nothing is dropped in silence (F, H, I).
+create table ledger_mark (
+  log       int not null references gateway_log,
+  range     int8range not null,
+  status    text not null check (status in ('quarantined', 'expired', 'lost', 'thinned')),
+  reason    text not null,
+  noted_at  timestamptz not null default now(),
+  primary key (log, range)
+);
+
+-- Dictionaries: short numbers for names that repeat in every row.
+create table device (
+  id   int generated always as identity primary key,
+  site text not null,
+  name text not null,
+  unique (site, name)
+);
+
+-- The set of metrics that one message carries. Numbers come first, then booleans, then strings.
+create table shape (
+  id        int generated always as identity primary key,
+  signature text not null unique
+);
+create table shape_metric (
+  shape    int not null references shape on delete cascade,
+  name     text not null,
+  type     "char" not null check (type in ('n', 'b', 's')),
+  -- Index into message.numbers (n, b) or message.texts (s), from 1.
+  position int not null,
+  primary key (shape, type, position)
+);
+create index shape_metric_name on shape_metric (name);
+
+-- History: one row per message element, partitioned by the day of `at`.
+create table message (
+  at         timestamptz not null,
+  sequence   bigint not null,
+  log        int not null,
+  device     int not null,
+  shape      int not null,
+  element    smallint not null,
+  -- 0 telemetry, 1 event, 2 status, 3 location.
+  kind       smallint not null,
+  numbers    float8[],
+  texts      text[],
+  -- The device's own time where it was too far ahead to be believed and `at` is the time of arrival.
+  claimed_at timestamptz
+) partition by range (at);
+create index message_device_at on message (device, at);
+
+-- Days are created as data of that day arrives: a replayed recording may be months old.
+create function ensure_day(day date) returns void language plpgsql as $$
+declare
+  name text := format('message_%s', to_char(day, 'YYYYMMDD'));
+begin
+  if to_regclass('holdfast.' || name) is not null then return; end if;
+  -- Two writers may meet the same new day; the lock makes the second one wait and find it there.
+  perform pg_advisory_xact_lock(hashtext('holdfast.ensure_day'));
+  if to_regclass('holdfast.' || name) is not null then return; end if;
+  -- In UTC, whatever the session's time zone: `at` of a reading near midnight must fall into the day it was asked for.
+  execute format('create table holdfast.%I partition of holdfast.message for values from (%L) to (%L)',
+    name, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00');
+end $$;
+
+-- History as people and Grafana read it: one row per reading.
+create view reading as
+  select d.site, d.name as device, m.name as metric, r.at as time,
+         case when m.type <> 's' then r.numbers[m.position] end as value,
+         case when m.type = 's' then r.texts[m.position] end as text,
+         case when m.type = 'b' then r.numbers[m.position] <> 0 end as truth,
+         (array['telemetry', 'event', 'status', 'location'])[r.kind + 1] as kind,
+         r.claimed_at, r.device as device_id, r.log, r.sequence, r.element
+    from message r
+    join device d on d.id = r.device
+    join shape_metric m on m.shape = r.shape;
+
+-- Bad messages, kept for a person to look at (H). Their ranges are settled; this table is bounded by the writer.
+create table quarantine (
+  id            bigint generated always as identity primary key,
+  site          text not null,
+  gateway       text not null,
+  log           int references gateway_log,
+  sequence      bigint,
+  received_at   timestamptz not null,
+  reason        text not null,
+  topic         text not null,
+  payload_bytes int not null,
+  payload       bytea not null
+);
+create index quarantine_site on quarantine (site, id desc);
+
+-- The twins' state as of the last settled message (C): written in the transaction that settles it.
+create table twin (
+  site    text not null,
+  device  text not null,
+  version bigint not null,
+  state   text not null,
+  primary key (site, device)
+) with (fillfactor = 60);
+
+create table rule (
+  id         text primary key,
+  metric     text not null,
+  comparison text not null check (comparison in ('above', 'below')),
+  threshold  float8 not null,
+  -- The value must come back past the threshold by this much before the incident clears.
+  hysteresis float8 not null default 0 check (hysteresis >= 0),
+  severity   text not null default 'warning' check (severity in ('info', 'warning', 'critical')),
+  -- Where it applies; null means everywhere.
+  site       text,
+  device     text,
+  enabled    boolean not null default true
+);
+
+-- One row per cause: the id is made of rule, twin and the message that opened it, so a replay finds it there.
+create table incident (
+  id            text primary key,
+  rule          text not null,
+  severity      text not null,
+  site          text not null,
+  device        text not null,
+  metric        text not null,
+  threshold     float8 not null,
+  opened_at     timestamptz not null,
+  opened_value  float8 not null,
+  cleared_at    timestamptz,
+  cleared_value float8
+);
+create index incident_opened on incident (opened_at desc);
+create index incident_twin on incident (site, device, opened_at desc);
+
+-- Takes every partition that `ids` names. The new epoch is above every earlier one, even those of a database that
+-- was restored from an older backup.
+create function claim(node text, ids int[]) returns table (partition int, epoch bigint) language sql as $$
+  update holdfast.partition p
+     set epoch = greatest(p.epoch + 1, (extract(epoch from clock_timestamp()) * 1e6)::bigint),
+         owner = node, claimed_at = clock_timestamp()
+   where p.id = any (ids)
+  returning p.id, p.epoch
+$$;
+
+-- The last step of every history transaction, sent together with COMMIT so that a paused writer holds no lock:
+-- fence (D), ledger (B), cursors, checkpointed twins, incidents. Raises HF001 for a stale epoch and HF002 when a
+-- range is settled already.
+create function settle(p_partition int, p_epoch bigint, p_ranges jsonb, p_cursors jsonb, p_twins jsonb, p_incidents jsonb)
+returns void language plpgsql as $$
+declare
+  entry record;
+begin
+  perform 1 from holdfast.partition where id = p_partition and epoch = p_epoch for share;
+  if not found then
+    raise exception 'partition % is not owned under epoch % any more', p_partition, p_epoch using errcode = 'HF001';
+  end if;
+
+  for entry in select * from jsonb_to_recordset(p_ranges) as r (log int, ranges text) loop
+    update holdfast.gateway_log
+       set settled = settled + entry.ranges::int8multirange
+     where id = entry.log and not settled && entry.ranges::int8multirange;
+    if not found then
+      raise exception 'log %: part of % is settled already', entry.log, entry.ranges using errcode = 'HF002';
+    end if;
+  end loop;
+
+  insert into holdfast.stream_cursor as c (partition, lane, stream_created, stream_sequence)
+  select p_partition, lane, created, sequence
+    from jsonb_to_recordset(p_cursors) as r (lane text, created text, sequence bigint)
+  on conflict (partition, lane) do update
+     set stream_created = excluded.stream_created,
+         stream_sequence = case when c.stream_created = excluded.stream_created
+                                then greatest(c.stream_sequence, excluded.stream_sequence)
+                                else excluded.stream_sequence end;
+
+  insert into holdfast.twin as t (site, device, version, state)
+  select site, device, version, state
+    from jsonb_to_recordset(p_twins) as r (site text, device text, version bigint, state text)
+  on conflict (site, device) do update
+     set version = excluded.version, state = excluded.state
+   where t.version < excluded.version;
+
+  insert into holdfast.incident (id, rule, severity, site, device, metric, threshold, opened_at, opened_value)
+  select id, rule, severity, site, device, metric, threshold, to_timestamp(opened_at / 1000.0), opened_value
+    from jsonb_to_recordset(p_incidents) as r (id text, rule text, severity text, site text, device text,
+         metric text, threshold float8, opened_at float8, opened_value float8)
+  on conflict (id) do nothing;
+  update holdfast.incident i
+     set cleared_at = to_timestamp(r.cleared_at / 1000.0), cleared_value = r.cleared_value
+    from jsonb_to_recordset(p_incidents) as r (id text, cleared_at float8, cleared_value float8)
+   where i.id = r.id and r.cleared_at is not null and i.cleared_at is null;
+end $$;
