@@ -25,6 +25,10 @@ interface GrowingColumn {
   readonly values: Value[];
 }
 
+/** Well below the codec's limits in bytes, at most four bytes each. */
+const REASON_CHARACTERS_MAX = 250;
+const TOPIC_CHARACTERS_MAX = 250;
+
 const kindIndex = new Map<Kind, number>(kinds.map((kind, index) => [kind, index]));
 const routes = new Map<string, RouteOutcome>();
 const ROUTES_MAX = 50_000;
@@ -37,6 +41,21 @@ function routeOf(topic: string): RouteOutcome {
   const route = routeTopic(topic);
   routes.set(topic, route);
   return route;
+}
+
+/**
+ * A batch in which no frame became rows, for frames that turn out not to be usable after all.
+ * @param frames consecutive frames of one log, at least one
+ */
+export function quarantineBatch(logId: LogId, frames: readonly Frame[], reason: string): ReadingsBatch {
+  const empty = buildBatch(logId, []);
+  const first = frames[0]!.sequence;
+  return {
+    ...empty,
+    firstSequence: first,
+    count: frames.length,
+    setAside: frames.map(frame => asideOf(frame, frame.sequence - first, reason)),
+  };
 }
 
 /**
@@ -60,7 +79,7 @@ export function buildBatch(logId: LogId, frames: readonly Frame[]): ReadingsBatc
     at: [] as number[],
     receivedAt: [] as number[],
   };
-  const firstSequence = frames[0]!.sequence;
+  const firstSequence = frames[0]?.sequence ?? 0;
   let count = 0;
 
   for (const frame of frames) {
@@ -80,6 +99,8 @@ export function buildBatch(logId: LogId, frames: readonly Frame[]): ReadingsBatc
     if (frame.payloadBytes > limits.payloadBytesMax) {
       return `payload of ${frame.payloadBytes} bytes, at most ${limits.payloadBytesMax}`;
     }
+    if (Buffer.byteLength(frame.topic) > limits.topicBytesMax)
+      return `topic longer than ${limits.topicBytesMax} bytes`;
     // An empty retained message is MQTT's way to delete one, not a reading.
     if (frame.payload.length === 0 && frame.retain) return null;
     const routed = routeOf(frame.topic);
@@ -165,9 +186,13 @@ function indexOf(dictionary: Map<string, number>, key: string): number {
 
 const asideOf = (frame: Frame, sequenceOffset: number, reason: string): SetAside => ({
   sequenceOffset,
-  reason,
-  topic: frame.topic,
+  reason: shorten(reason, REASON_CHARACTERS_MAX),
+  topic: shorten(frame.topic, TOPIC_CHARACTERS_MAX),
   receivedAt: frame.receivedAt,
   payloadBytes: frame.payloadBytes,
   payload: frame.payload.subarray(0, limits.quarantinedPayloadBytesMax),
 });
+
+function shorten(text: string, charactersMax: number): string {
+  return text.length <= charactersMax ? text : `${text.slice(0, charactersMax).toWellFormed()}…`;
+}

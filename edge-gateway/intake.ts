@@ -117,7 +117,8 @@ export function startIntake(options: {
     const done = () => callback(packet.qos === 1 ? PUBACK_LATER : undefined);
     if (packet.retain) {
       acknowledge(connection, packet);
-      return done();
+      done();
+      return;
     }
     const message = messageOf(packet);
     if (redelivery.isKnown(message)) {
@@ -125,7 +126,8 @@ export function startIntake(options: {
       const on = connection;
       if (newest.durable) acknowledge(on, packet);
       else newest.followers.push(() => acknowledge(on, packet));
-      return done();
+      done();
+      return;
     }
     store(packet, message, connection, done);
   }
@@ -142,7 +144,8 @@ export function startIntake(options: {
     if (outcome === 'full') {
       if (message.qos === 0) {
         dropped++;
-        return done();
+        done();
+        return;
       }
       // Not read any further until there is space: the broker keeps the rest.
       held = () => (on === connection ? store(packet, message, on, done) : done());

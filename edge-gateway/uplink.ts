@@ -11,7 +11,7 @@
 import { jetstream } from '@nats-io/jetstream';
 import { connect, type NatsConnection } from '@nats-io/transport-node';
 import type { Logger } from 'pino';
-import type { LostBatch } from '../protocol/batch.ts';
+import type { LostBatch, ReadingsBatch } from '../protocol/batch.ts';
 import { encodeBatch, WIRE_VERSION } from '../protocol/batch-codec.ts';
 import { type GatewayReport, HelloReply, Settled, type StreamPosition } from '../protocol/handshake.ts';
 import type { LogId } from '../protocol/ids.ts';
@@ -27,9 +27,9 @@ import {
   partitionOf,
   settledSubject,
 } from '../protocol/subjects.ts';
-import { buildBatch } from './batch-builder.ts';
+import { buildBatch, quarantineBatch } from './batch-builder.ts';
 import type { GatewayConfig } from './config.ts';
-import type { DiskBuffer, LogInfo } from './log/disk-buffer.ts';
+import type { DiskBuffer, Frame, LogInfo } from './log/disk-buffer.ts';
 import {
   acknowledged,
   failed,
@@ -145,7 +145,10 @@ export function startUplink(options: {
       const message = JSON.stringify({ wireVersions: [WIRE_VERSION], logs, report: options.report() });
       const answer = await nats.request(subject.hello, message, { timeout: HELLO_TIMEOUT_MS });
       const reply = HelloReply.parse(answer.json());
-      if (reply.outcome === 'refused') return trouble(`the cloud refuses this gateway: ${reply.reason}`);
+      if (reply.outcome === 'refused') {
+        trouble(`the cloud refuses this gateway: ${reply.reason}`);
+        return;
+      }
       if (historyId !== undefined && historyId !== reply.historyId) {
         logger.warn(
           { was: historyId, is: reply.historyId },
@@ -165,7 +168,10 @@ export function startUplink(options: {
 
   function onSettled(data: Uint8Array): void {
     const parsed = Settled.safeParse(JSON.parse(Buffer.from(data).toString()));
-    if (!parsed.success) return trouble(`a settled notice makes no sense: ${parsed.error.message}`);
+    if (!parsed.success) {
+      trouble(`a settled notice makes no sense: ${parsed.error.message}`);
+      return;
+    }
     applySettled(parsed.data.settled, parsed.data.stream);
     alarm.ring();
   }
@@ -242,21 +248,35 @@ export function startUplink(options: {
   }
 
   async function send({ log, lost, from, to }: NextBatch): Promise<void> {
-    let bytes: Buffer;
-    let range: Range = { from, to };
-    if (lost) bytes = encodeBatch(lostBatch(log.logId, range));
-    else {
-      const frames = await readFrames(log, range);
-      if (frames.length === 0) {
-        // Found damaged while reading: the log now lists it as lost. Or the disk gives no answer for now.
-        await pause(RETRY_MS.first);
-        return;
-      }
-      const batch = buildBatch(log.logId, frames);
-      range = { from: batch.firstSequence, to: batch.firstSequence + batch.count };
-      bytes = encodeBatch(batch);
+    if (lost) {
+      publish(log.logId, { from, to }, encodeBatch(lostBatch(log.logId, { from, to })));
+      return;
     }
-    publish(log.logId, range, bytes);
+    const frames = await readFrames(log, { from, to });
+    // Found damaged while reading: the log now lists it as lost. Or the disk gives no answer for now.
+    if (frames.length === 0) return pause(RETRY_MS.first);
+    const { batch, bytes } = encodeFrames(log.logId, frames);
+    publish(log.logId, { from, to: from + batch.count }, bytes);
+  }
+
+  /** A frame that cannot be encoded is a mistake of ours, and still must not hold up all that come after it (H). */
+  function encodeFrames(logId: LogId, frames: readonly Frame[]): { batch: ReadingsBatch; bytes: Buffer } {
+    try {
+      const batch = buildBatch(logId, frames);
+      return { batch, bytes: encodeBatch(batch) };
+    } catch (error) {
+      if (frames.length > 1) return encodeFrames(logId, frames.slice(0, frames.length >> 1));
+      logger.error(
+        { error, topic: frames[0]!.topic },
+        'uplink: a message cannot be encoded and is set aside',
+      );
+      const batch = quarantineBatch(
+        logId,
+        frames,
+        `the gateway cannot encode it: ${(error as Error).message}`,
+      );
+      return { batch, bytes: encodeBatch(batch) };
+    }
   }
 
   async function readFrames(log: LogInfo, { from, to }: Range) {

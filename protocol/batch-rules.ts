@@ -108,7 +108,8 @@ function columnsFault({ rows, shapes, metrics }: ReadingsBatch): string | null {
     if (values.length !== lengths[index]) return `a column of ${values.length} for ${lengths[index]} rows`;
     if (type === 'boolean' && !values.every(value => value <= 1)) return 'a boolean that is neither 0 nor 1';
     if (type === 'string') {
-      for (const value of values) {
+      // Each text once: a hostile batch may name one long text in every row.
+      for (const value of new Set(values)) {
         const fault = textFault('string value', value, limits.stringValueBytesMax);
         if (fault) return fault;
       }

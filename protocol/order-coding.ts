@@ -10,7 +10,8 @@
  */
 import type { BitReader, BitWriter } from './bit-stream.ts';
 import { MalformedError } from './bit-stream.ts';
-import { readIntegers, readUniform, writeIntegers, writeUniform } from './integer-coding.ts';
+import { readIntegers, writeIntegers } from './integer-coding.ts';
+import { readUniform, writeUniform } from './run-coding.ts';
 
 /** @param order holds 0 … length - 1, each once */
 export function writePermutation(out: BitWriter, order: Uint32Array): void {

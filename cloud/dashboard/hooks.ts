@@ -84,3 +84,9 @@ export function usePolled<T>(
   }, [path, intervalMs, revision]);
   return polled.path === path ? polled : { value: null, at: null, problem: null };
 }
+
+/** Changes the address without a step in the browser's history, and lets the views know. */
+export function replaceHash(hash: string): void {
+  history.replaceState(null, '', hash);
+  dispatchEvent(new HashChangeEvent('hashchange'));
+}

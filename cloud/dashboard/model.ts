@@ -212,13 +212,19 @@ export function readIncidents(body: unknown): Incident[] {
 
 export type Gateway = {
   readonly gateway: string;
-  readonly connectedAt: number | null;
+  /** `null` when the gateway did not say. */
+  readonly broker: { readonly connected: boolean; readonly reason: string } | null;
   readonly lastHelloAt: number | null;
   readonly unsettledMessages: number | null;
   readonly bufferBytes: number | null;
   readonly bufferBytesMax: number | null;
 };
 export type Site = { readonly site: string; readonly twins: number; readonly gateways: readonly Gateway[] };
+
+const readBroker = (value: unknown): Gateway['broker'] =>
+  isFields(value)
+    ? { connected: field(value, 'connected') === true, reason: textOf(field(value, 'reason')) }
+    : null;
 
 export function readSites(body: unknown): Site[] {
   return listOf(isFields(body) ? field(body, 'sites') : null)
@@ -230,7 +236,7 @@ export function readSites(body: unknown): Site[] {
         .filter(isFields)
         .map(gateway => ({
           gateway: textOf(field(gateway, 'gateway')),
-          connectedAt: numberOf(field(gateway, 'connectedAt')),
+          broker: readBroker(field(gateway, 'broker')),
           lastHelloAt: numberOf(field(gateway, 'lastHelloAt')),
           unsettledMessages: numberOf(field(gateway, 'unsettledMessages')),
           bufferBytes: numberOf(field(gateway, 'bufferBytes')),

@@ -2,9 +2,12 @@
 import type { ListChoice, Only, SortBy } from './fleet-list.ts';
 import { DEFAULT_CHOICE } from './fleet-list.ts';
 
+/** What the twin's chart shows; `null` leaves it to the view. */
+export type ChartChoice = { readonly metric: string | null; readonly range: string | null };
+
 export type Route =
   | { readonly view: 'fleet'; readonly choice: ListChoice }
-  | { readonly view: 'twin'; readonly site: string; readonly device: string }
+  | ({ readonly view: 'twin'; readonly site: string; readonly device: string } & ChartChoice)
   | { readonly view: 'alerts' }
   | { readonly view: 'health' }
   | { readonly view: 'unknown'; readonly path: string };
@@ -23,10 +26,13 @@ function decode(text: string): string {
 export function parseRoute(hash: string): Route {
   const [path = '', query = ''] = hash.replace(/^#/, '').split('?', 2);
   const [head = '', ...rest] = path.split('/').filter(Boolean).map(decode);
-  if (head === '') return { view: 'fleet', choice: parseChoice(new URLSearchParams(query)) };
+  const parameters = new URLSearchParams(query);
+  if (head === '') return { view: 'fleet', choice: parseChoice(parameters) };
   if (head === 'alerts' || head === 'health') return { view: head };
   const [site, device] = rest;
-  if (head === 'twin' && rest.length === 2 && site && device) return { view: 'twin', site, device };
+  if (head === 'twin' && rest.length === 2 && site && device) {
+    return { view: 'twin', site, device, metric: parameters.get('metric'), range: parameters.get('range') };
+  }
   return { view: 'unknown', path };
 }
 
@@ -50,5 +56,10 @@ export function fleetHash(choice: ListChoice): string {
   return query.size === 0 ? '#/' : `#/?${query}`;
 }
 
-export const twinHash = (site: string, device: string): string =>
-  `#/twin/${encodeURIComponent(site)}/${encodeURIComponent(device)}`;
+export function twinHash(site: string, device: string, chart?: ChartChoice): string {
+  const query = new URLSearchParams();
+  if (chart?.metric != null) query.set('metric', chart.metric);
+  if (chart?.range != null) query.set('range', chart.range);
+  const path = `#/twin/${encodeURIComponent(site)}/${encodeURIComponent(device)}`;
+  return query.size === 0 ? path : `${path}?${query}`;
+}

@@ -210,7 +210,7 @@ function chartOptions(element: HTMLElement, colours: Colours, source: Source): u
           // A point that no line reaches would not be seen: those are always drawn.
           show: true,
           filter: (plot, seriesIndex, show) =>
-            show && plot.data[0].length < 60 ? null : lonePoints(plot.data[seriesIndex] ?? []),
+            show && readingsStandApart(plot) ? null : lonePoints(plot.data[seriesIndex] ?? []),
         },
       },
     ],
@@ -220,6 +220,15 @@ function chartOptions(element: HTMLElement, colours: Colours, source: Source): u
       setCursor: [plot => source.onCursor(plot.cursor.idx ?? null)],
     },
   };
+}
+
+/** Far enough from each other, in pixels, to be seen one by one. */
+function readingsStandApart(plot: uPlot): boolean {
+  const [x] = plot.data;
+  const first = x[0];
+  const last = x[x.length - 1];
+  if (first === undefined || last === undefined) return false;
+  return plot.valToPos(last, 'x') - plot.valToPos(first, 'x') > 12 * (x.length - 1);
 }
 
 function shadeGaps(plot: uPlot, gaps: Drawable['gaps'], colour: string): void {

@@ -12,7 +12,7 @@ import {
   visibleWindow,
 } from './fleet-list.ts';
 import { formatCount } from './format.ts';
-import { useLive, useNow } from './hooks.ts';
+import { replaceHash, useLive, useNow } from './hooks.ts';
 import type { Live } from './live.ts';
 import type { Twin } from './model.ts';
 import { fleetHash, twinHash } from './route.ts';
@@ -61,10 +61,7 @@ export function FleetView({ live, choice }: { live: Live; choice: ListChoice }):
     return () => removeEventListener('keydown', onKey);
   }, []);
 
-  const choose = (change: Partial<ListChoice>): void => {
-    history.replaceState(null, '', fleetHash({ ...choice, ...change }));
-    dispatchEvent(new HashChangeEvent('hashchange'));
-  };
+  const choose: Choose = change => replaceHash(fleetHash({ ...choice, ...change }));
   const sites = (live.sites() ?? []).map(({ site }) => site);
   if (choice.site !== '' && !sites.includes(choice.site)) sites.push(choice.site);
   const only = (value: Only, label: string, count: number): VNode => html`

@@ -2,8 +2,8 @@
 import { html } from 'htm/preact';
 import type { VNode } from 'preact';
 import { paths } from './api.ts';
-import { figureGroups } from './figures.ts';
-import { excerpt, formatAge, formatBytes, formatCount, formatTime } from './format.ts';
+import { figureGroups, humanize } from './figures.ts';
+import { excerpt, formatBytes, formatCount, formatTime } from './format.ts';
 import { useLive, useNow, usePolled } from './hooks.ts';
 import type { Live } from './live.ts';
 import { field, type Gateway, isFields, readQuarantine, textOf } from './model.ts';
@@ -31,7 +31,7 @@ export function HealthView({ live }: { live: Live }): VNode {
     }
     ${
       health.value !== null
-        ? html`<${OldFigures} polled=${health} now=${now} /><${Figures} health=${health.value} now=${now} />`
+        ? html`<${OldFigures} polled=${health} now=${now} /><${Figures} health=${health.value} now=${now} current=${health.problem === null} />`
         : health.problem === null
           ? html`<${Notice} title="Loading the figures…" kind="busy" />`
           : html`<${ProblemNotice} title="The figures cannot be loaded" problem=${health.problem} />`
@@ -40,14 +40,22 @@ export function HealthView({ live }: { live: Live }): VNode {
     <${QuarantinePanel} now=${now} />`;
 }
 
-function Figures({ health, now }: { health: Health; now: number }): VNode {
+/** Old figures never claim that all is well. */
+function stateWords(status: string, current: boolean): string {
+  const words = status === 'ok' ? 'All is well' : humanize(status);
+  return current ? words : `Unknown; last heard: ${words.toLowerCase()}`;
+}
+
+type FiguresProps = { health: Health; now: number; current: boolean };
+
+function Figures({ health, now, current }: FiguresProps): VNode {
   const status = textOf(field(health, 'status')) || 'unknown';
   const reasons = field(health, 'reasons');
   const servers = field(health, 'servers');
   const groups = figureGroups(health, now, SHOWN_APART);
   return html`
-    <section class="panel state" data-status=${status} aria-label="State">
-      <p class="state-word"><span class="lamp" aria-hidden="true"></span>${status === 'ok' ? 'All is well' : status === 'degraded' ? 'Degraded' : status}</p>
+    <section class="panel state" data-status=${current ? status : 'unknown'} aria-label="State">
+      <p class="state-word"><span class="lamp" aria-hidden="true"></span>${stateWords(status, current)}</p>
       ${
         Array.isArray(reasons) && reasons.length > 0
           ? html`<ul>${reasons.map(reason => html`<li>${String(reason)}</li>`)}</ul>`
@@ -83,15 +91,15 @@ function Gateways({ live, now }: { live: Live; now: number }): VNode {
     ${failure === null ? null : html`<p class="old" role="alert">Not up to date: ${failure}.</p>`}
     ${
       rows.length === 0
-        ? html`<${Notice} title=${sites === null ? 'Loading the gateways…' : 'No gateway has said hello yet'} />`
+        ? html`<${Notice} title=${sites === null ? 'No word of the gateways yet' : 'No gateway has said hello yet'} />`
         : html`<div class="scroll-x"><table>
             <thead><tr><th scope="col">Gateway</th><th scope="col">Site</th><th scope="col">Last heard</th>
-              <th scope="col">Connected</th><th scope="col" class="number">Unsettled messages</th><th scope="col">Buffer</th></tr></thead>
+              <th scope="col">Broker</th><th scope="col" class="number">Unsettled messages</th><th scope="col">Buffer</th></tr></thead>
             <tbody>${rows.map(
               ({ site, gateway }) => html`<tr key=${`${site}/${gateway.gateway}`}>
                 <th scope="row">${gateway.gateway}</th><td>${site}</td>
                 <td><${Age} at=${gateway.lastHelloAt} now=${now} /></td>
-                <td>${gateway.connectedAt === null ? '–' : formatAge(gateway.connectedAt, now)}</td>
+                <td>${brokerOf(gateway)}</td>
                 <td class="number">${gateway.unsettledMessages === null ? '–' : formatCount(gateway.unsettledMessages)}</td>
                 <td>${bufferOf(gateway)}</td>
               </tr>`,
@@ -99,6 +107,13 @@ function Gateways({ live, now }: { live: Live; now: number }): VNode {
           </table></div>`
     }
   </section>`;
+}
+
+function brokerOf({ broker }: Gateway): VNode | string {
+  if (broker === null) return '–';
+  return broker.connected
+    ? 'connected'
+    : html`<strong class="still">${broker.reason || 'not connected'}</strong>`;
 }
 
 function bufferOf({ bufferBytes, bufferBytesMax }: Gateway): VNode | string {
@@ -111,9 +126,8 @@ function bufferOf({ bufferBytes, bufferBytesMax }: Gateway): VNode | string {
 function QuarantinePanel({ now }: { now: number }): VNode {
   const quarantine = usePolled(paths.quarantine(QUARANTINE_MAX), readQuarantine, QUARANTINE_INTERVAL_MS);
   const { value, problem } = quarantine;
-  const total = value?.total ?? 0;
   return html`<section class="panel" aria-labelledby="quarantine">
-    <h2 id="quarantine">Set aside <span class="figure">${formatCount(total)}</span></h2>
+    <h2 id="quarantine">Set aside <span class="figure">${value === null ? '' : formatCount(value.total)}</span></h2>
     <${OldFigures} polled=${quarantine} now=${now} />
     ${
       value === null

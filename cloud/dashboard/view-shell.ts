@@ -64,7 +64,7 @@ export function Shell({ live }: { live: Live }): VNode {
       <${LinkState} link=${live.link()} />
     </header>
     <${CutNotice} live=${live} />
-    <main ref=${main} tabindex="-1" class="view-${route.view}">${viewOf(route, live, incidents)}</main>`;
+    <main ref=${main} tabindex="-1" class="view-${route.view}" data-live=${live.link().phase === 'open'}>${viewOf(route, live, incidents)}</main>`;
 }
 
 function viewOf(route: Route, live: Live, incidents: ReturnType<typeof usePolled>): VNode {
@@ -73,7 +73,8 @@ function viewOf(route: Route, live: Live, incidents: ReturnType<typeof usePolled
       return html`<${FleetView} live=${live} choice=${route.choice} />`;
     case 'twin':
       return html`<${TwinView}
-        key=${twinKey(route.site, route.device)} live=${live} site=${route.site} device=${route.device} />`;
+        key=${twinKey(route.site, route.device)} live=${live} site=${route.site} device=${route.device}
+        chart=${{ metric: route.metric, range: route.range }} />`;
     case 'alerts':
       return html`<${AlertsView} incidents=${incidents} incidentsMax=${INCIDENTS_MAX} />`;
     case 'health':

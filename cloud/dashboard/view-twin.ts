@@ -5,10 +5,11 @@ import { useEffect, useRef, useState } from 'preact/hooks';
 import { paths } from './api.ts';
 import { type Point, valueRuns } from './chart-series.ts';
 import { formatDuration, formatTime, formatValue } from './format.ts';
-import { useLive, useNow, usePolled } from './hooks.ts';
+import { replaceHash, useLive, useNow, usePolled } from './hooks.ts';
 import type { Live } from './live.ts';
 import { type FeedState, type MetricFeed, startMetricFeed } from './metric-feed.ts';
 import { type Reading, readIncidents, readTwin, type Twin, twinKey } from './model.ts';
+import { type ChartChoice, twinHash } from './route.ts';
 import { IncidentTable } from './view-alerts.ts';
 import { Chart } from './view-chart.ts';
 import { Age, Notice, OldFigures, ProblemNotice, Severity, Value } from './view-parts.ts';
@@ -25,13 +26,13 @@ const RANGES = [
   { label: '7 d', words: '7 days', rangeMs: 7 * 24 * 3_600_000 },
   { label: '90 d', words: '90 days', rangeMs: 90 * 24 * 3_600_000 },
 ] as const;
+type Range = (typeof RANGES)[number];
 
 type Subject = { readonly live: Live; readonly site: string; readonly device: string };
 
-export function TwinView({ live, site, device }: Subject): VNode {
+export function TwinView({ live, site, device, chart }: Subject & { chart: ChartChoice }): VNode {
   useLive(live);
   const now = useNow();
-  const [chosen, setChosen] = useState<string | null>(null);
   // The push link brings the same and sooner; this says "unknown" or "failed" when it cannot.
   const asked = usePolled(paths.twin(site, device), readTwin, TWIN_INTERVAL_MS);
   const twin = newerOf(live.fleet.twins.get(twinKey(site, device)) ?? null, asked.value);
@@ -52,7 +53,11 @@ export function TwinView({ live, site, device }: Subject): VNode {
     return html`${head}${body}`;
   }
   const metrics = [...twin.metrics].sort(([a], [b]) => (a < b ? -1 : 1));
-  const metric = chosen !== null && twin.metrics.has(chosen) ? chosen : firstToShow(twin, metrics);
+  const metric =
+    chart.metric !== null && twin.metrics.has(chart.metric) ? chart.metric : firstToShow(twin, metrics);
+  const range = RANGES.find(({ label }) => label === chart.range) ?? RANGES[0];
+  const choose = (change: Partial<ChartChoice>): void =>
+    replaceHash(twinHash(site, device, { ...chart, ...change }));
   return html`${head}
     <${OpenAlerts} twin=${twin} now=${now} />
     <div class="twin-body">
@@ -61,13 +66,14 @@ export function TwinView({ live, site, device }: Subject): VNode {
         ${
           metrics.length === 0
             ? html`<${Notice} title="No value yet" />`
-            : html`<${Values} metrics=${metrics} metric=${metric} now=${now} choose=${setChosen} />`
+            : html`<${Values} metrics=${metrics} metric=${metric} now=${now} choose=${(name: string) => choose({ metric: name })} />`
         }
       </section>
       ${
         metric === null
           ? null
-          : html`<${History} key=${metric} live=${live} site=${site} device=${device} metric=${metric} twin=${twin} now=${now} />`
+          : html`<${History} key=${metric} live=${live} site=${site} device=${device} metric=${metric} twin=${twin} now=${now}
+            range=${range} setRange=${(next: Range) => choose({ range: next.label })} />`
       }
     </div>
     <${PastAlerts} twin=${twin} now=${now} />`;
@@ -141,10 +147,15 @@ function PastAlerts({ twin, now }: { twin: Twin; now: number }): VNode {
   </section>`;
 }
 
-type HistoryProps = Subject & { readonly metric: string; readonly twin: Twin; readonly now: number };
+type HistoryProps = Subject & {
+  readonly metric: string;
+  readonly twin: Twin;
+  readonly now: number;
+  readonly range: Range;
+  readonly setRange: (range: Range) => void;
+};
 
-function History({ live, site, device, metric, twin, now }: HistoryProps): VNode {
-  const [range, setRange] = useState<(typeof RANGES)[number]>(RANGES[0]);
+function History({ live, site, device, metric, twin, now, range, setRange }: HistoryProps): VNode {
   const [revision, setRevision] = useState(0);
   const feed = useRef<MetricFeed | null>(null);
   useEffect(() => {

@@ -26,7 +26,8 @@ export async function freePort(): Promise<number> {
   throw new Error(`no free port between ${firstPort} and ${lastPort}`);
 }
 
-async function isFree(port: number): Promise<boolean> {
+/** Whether nobody listens on the port, on any address of this machine. */
+export async function isFree(port: number): Promise<boolean> {
   // Bound without a host as well: a server on 0.0.0.0 does not stop a bind to 127.0.0.1 everywhere.
   for (const host of ['0.0.0.0', '127.0.0.1']) {
     const probe = createServer();

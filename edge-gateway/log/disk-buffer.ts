@@ -18,7 +18,7 @@ import type { RangeSet } from '../../protocol/range-set.ts';
 import type { BufferOptions, BufferStats, DiskBuffer, OpenOutcome } from './buffer-api.ts';
 import { codeOf, type FileOperations, nodeFiles } from './files.ts';
 import { type Frame, frameBytesAtMost, saltOf } from './frame.ts';
-import { LOCK_NAME, lockFolder } from './lock.ts';
+import { LOCK_NAME, type LockOutcome, lockFolder } from './lock.ts';
 import { createCurrentLog } from './log.ts';
 import { createLogReader } from './log-reader.ts';
 import { bytesOf, firstSequenceOf, type LogState, newLogState, noteSettledSegments } from './log-state.ts';
@@ -55,27 +55,26 @@ export async function openDiskBuffer(options: BufferOptions): Promise<OpenOutcom
   let release = () => Promise.resolve();
   try {
     await files.makeFolder(directory);
-    release = await lockUnlessFull();
+    const lock = await lockUnlessFull();
+    if (lock.outcome === 'refused') return { outcome: 'unusable', reason: lock.reason };
+    release = lock.release;
     const deviceAnswers = () => probe(files, directory);
     const recovered = await recoverLogs({ files, directory, nowMs: nowMs(), deviceAnswers, logger });
     return { outcome: 'open', buffer: startBuffer(options, files, recovered, deviceAnswers, release) };
   } catch (error) {
     await release();
-    if (error instanceof Refused) return { outcome: 'unusable', reason: error.message };
     if (codeOf(error) === '') throw error;
     return { outcome: 'unusable', reason: reasonOf(error as Error) };
   }
 
-  async function lockUnlessFull(): Promise<() => Promise<void>> {
+  async function lockUnlessFull(): Promise<LockOutcome> {
     try {
-      const lock = await lockFolder(directory, bootId);
-      if (lock.outcome === 'refused') throw new Refused(lock.reason);
-      return lock.release;
+      return await lockFolder(directory, bootId);
     } catch (error) {
       if (codeOf(error) !== 'ENOSPC') throw error;
       // What is stored must drain all the same, and frees space by that.
       logger.warn({ directory }, 'no space left for the lock file: going on without one');
-      return () => Promise.resolve();
+      return { outcome: 'held', release };
     }
   }
 
@@ -88,8 +87,6 @@ export async function openDiskBuffer(options: BufferOptions): Promise<OpenOutcom
     return `the buffer folder ${directory} cannot be used: ${error.message}`;
   }
 }
-
-class Refused extends Error {}
 
 /** Whether the device of the folder still takes data: else nothing on it may be called damaged. */
 async function probe(files: FileOperations, directory: string): Promise<boolean> {

@@ -109,7 +109,18 @@ test('routes come back from their addresses, whatever the names', () => {
   assert.deepEqual(parseRoute(''), { view: 'fleet', choice: DEFAULT_CHOICE });
   assert.equal(fleetHash(DEFAULT_CHOICE), '#/');
   for (const device of ['pump-1', '0x00.15:8d_a', '__proto__', 'constructor']) {
-    assert.deepEqual(parseRoute(twinHash('demo', device)), { view: 'twin', site: 'demo', device });
+    for (const chart of [
+      { metric: null, range: null },
+      { metric: device, range: '24 h' },
+      { metric: 'a&b=c#?', range: null },
+    ]) {
+      assert.deepEqual(parseRoute(twinHash('demo', device, chart)), {
+        view: 'twin',
+        site: 'demo',
+        device,
+        ...chart,
+      });
+    }
   }
   assert.deepEqual(parseRoute('#/alerts'), { view: 'alerts' });
   assert.deepEqual(parseRoute('#/health?x=1'), { view: 'health' });

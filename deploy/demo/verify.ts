@@ -1,0 +1,90 @@
+/**
+ * Counts what history holds of what devices were promised: by the devices' own counters and times, never by our
+ * sequences (invariants A, B).
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import pg from 'pg';
+import type { FleetJournal } from './fleet.ts';
+
+export interface Count {
+  readonly acknowledged: number;
+  /** Of the acknowledged: found in history. */
+  readonly stored: number;
+  readonly duplicates: number;
+  readonly missing: number;
+}
+
+export interface VerifyOptions {
+  readonly postgresUrl: string;
+  readonly journal: FleetJournal;
+  /** Only what the devices say they measured since then: earlier runs used the same counters. */
+  readonly since: number;
+  readonly replay: { readonly site: string; readonly device: string; readonly metric: string } | null;
+  /** History may run behind: how long to wait for it. */
+  readonly patienceMs: number;
+}
+
+export async function verifyStored(options: VerifyOptions): Promise<Count> {
+  const client = new pg.Client({ connectionString: options.postgresUrl });
+  await client.connect();
+  try {
+    const deadline = performance.now() + options.patienceMs;
+    for (;;) {
+      const count = await countOnce(client, options);
+      if (count.missing === 0 || performance.now() > deadline) return count;
+      await sleep(250);
+    }
+  } finally {
+    await client.end();
+  }
+}
+
+async function countOnce(client: pg.Client, { journal, since, replay }: VerifyOptions): Promise<Count> {
+  const total = { acknowledged: 0, stored: 0, duplicates: 0, missing: 0 };
+  const add = (wanted: readonly number[], rows: readonly { key: number; times: number }[]) => {
+    const found = new Map(rows.map(row => [row.key, row.times]));
+    total.acknowledged += wanted.length;
+    // A recording may have two readings of one time.
+    for (const [key, { length }] of Map.groupBy(wanted, key => key)) {
+      const times = found.get(key) ?? 0;
+      found.delete(key);
+      total.stored += Math.min(times, length);
+      total.missing += Math.max(0, length - times);
+      total.duplicates += Math.max(0, times - length);
+    }
+    // Stored without the device having seen its PUBACK: fine once, not twice.
+    for (const times of found.values()) total.duplicates += times - 1;
+  };
+
+  for (const [twin, counters] of Object.entries(journal.acknowledged)) {
+    const [site, device] = twin.split('/');
+    const { rows } = await client.query<{ key: number; times: number }>(
+      `select r.value as key, count(*)::int as times from holdfast.reading r
+        where r.device_id = (select id from holdfast.device where site = $1 and name = $2)
+          and r.metric = 'counter' and r.time >= to_timestamp($3 / 1000.0)
+        group by r.value`,
+      [site, device, since],
+    );
+    add(counters, rows);
+  }
+  if (replay && journal.replayed.length > 0) {
+    const { rows } = await client.query<{ key: number; times: number }>(
+      `select extract(epoch from r.time)::float8 * 1000 as key, count(*)::int as times from holdfast.reading r
+        where r.device_id = (select id from holdfast.device where site = $1 and name = $2)
+          and r.metric = $3 and r.time between to_timestamp($4 / 1000.0) and to_timestamp($5 / 1000.0)
+        group by r.time`,
+      [
+        replay.site,
+        replay.device,
+        replay.metric,
+        Math.min(...journal.replayed),
+        Math.max(...journal.replayed),
+      ],
+    );
+    add(
+      journal.replayed,
+      rows.map(row => ({ key: Math.round(row.key), times: row.times })),
+    );
+  }
+  return total;
+}
