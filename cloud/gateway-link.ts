@@ -24,7 +24,12 @@ export interface GatewayPresence {
 
 export interface GatewayLink {
   readonly gateways: ReadonlyMap<string, GatewayPresence>;
-  announce(notices: readonly SettledNotice[], cursors: ReadonlyMap<string, StreamCursor>): void;
+  /** `created` is the identity of the stream that the commit read from. */
+  announce(
+    notices: readonly SettledNotice[],
+    created: string,
+    cursors: ReadonlyMap<string, StreamCursor>,
+  ): void;
   close(): void;
 }
 
@@ -92,9 +97,7 @@ export function openGatewayLink(options: {
 
   return {
     gateways,
-    announce(notices, cursors) {
-      const created = cursors.values().next().value?.created;
-      if (created === undefined) return;
+    announce(notices, created, cursors) {
       const stream = positionIn(created, cursors);
       const byGateway = Map.groupBy(notices, notice => settledSubject(notice.site, notice.gateway));
       for (const [subject, of] of byGateway) {

@@ -25,7 +25,7 @@ import { type IngestCounters, openPartition, type Partition, type PartitionShare
 import { publishUpdates } from './push/bus.ts';
 import { openPushNode } from './push/push-node.ts';
 import { openRuleBook } from './rule-book.ts';
-import { ensureStream } from './stream.ts';
+import { ensureStream, type StreamState } from './stream.ts';
 import { listen, newApp, serveDashboard } from './web-server.ts';
 
 export interface CloudNode {
@@ -91,7 +91,15 @@ export async function startCloudNode(
   let created = '';
   let partitionsOpen: Partition[] = [];
 
-  const locateStream = async () => {
+  let locating: Promise<StreamState> | null = null;
+  /** All pumps ask at the same time after a reconnect: one question serves them. */
+  const locateStream = (): Promise<StreamState> => {
+    locating ??= locate().finally(() => {
+      locating = null;
+    });
+    return locating;
+  };
+  const locate = async () => {
     const state = await ensureStream(manager, {
       bytesMax: config.streamBytesMax,
       replicas: config.streamReplicas,

@@ -3,13 +3,16 @@
  * Postgres by `settle`, in Redis by the script (D). One node owns all partitions: the last one started.
  */
 import type { Pool } from 'pg';
-import type { Lane } from '../protocol/subjects.ts';
+import type { SiteId } from '../protocol/ids.ts';
+import { type Lane, partitionOf } from '../protocol/subjects.ts';
 import type { StreamCursor } from './partition.ts';
 
 export interface Claim {
   readonly id: number;
   readonly epoch: number;
   readonly cursors: ReadonlyMap<string, StreamCursor>;
+  /** Sites of the partition that have twins. */
+  readonly sites: readonly SiteId[];
 }
 
 export async function claimPartitions(pool: Pool, node: string, partitions: number): Promise<Claim[]> {
@@ -27,6 +30,8 @@ export async function claimPartitions(pool: Pool, node: string, partitions: numb
        from holdfast.stream_cursor where partition = any ($1)`,
     [ids],
   );
+  const known = await pool.query<{ site: SiteId }>('select distinct site from holdfast.twin');
+  const sites = Map.groupBy(known.rows, row => partitionOf(row.site, partitions));
   const cursors = Map.groupBy(stored.rows, row => row.partition);
   return claimed.rows.map(({ partition, epoch }) => ({
     id: partition,
@@ -37,6 +42,7 @@ export async function claimPartitions(pool: Pool, node: string, partitions: numb
         { created: row.created, sequence: Number(row.sequence) },
       ]),
     ),
+    sites: (sites.get(partition) ?? []).map(row => row.site),
   }));
 }
 

@@ -13,7 +13,7 @@ import type { Logger } from 'pino';
 import type { Batch, ReadingsBatch } from '../protocol/batch.ts';
 import { decodeBatch } from '../protocol/batch-codec.ts';
 import { boundClock } from '../protocol/batch-rows.ts';
-import type { SiteId } from '../protocol/ids.ts';
+import type { GatewayId, SiteId } from '../protocol/ids.ts';
 import { lanes, parseIngestSubject, partitionOf } from '../protocol/subjects.ts';
 import type { ThresholdRule } from './actors/rule.ts';
 import type { Budget } from './history/budget.ts';
@@ -25,6 +25,7 @@ import {
   type SettledNotice,
 } from './history/writer.ts';
 import type { LiveState } from './live-state.ts';
+import type { Claim } from './ownership.ts';
 import { type Pump, type StreamMessage, startPump } from './pump.ts';
 import { activateSite, type SiteActor, type TwinUpdates } from './site-actor.ts';
 import type { StreamState } from './stream.ts';
@@ -63,7 +64,11 @@ export interface PartitionShared {
   locateStream(): Promise<StreamState>;
   rules(): readonly ThresholdRule[];
   publish(updates: TwinUpdates): void;
-  onSettled(notices: readonly SettledNotice[], cursor: ReadonlyMap<string, StreamCursor>): void;
+  onSettled(
+    notices: readonly SettledNotice[],
+    created: string,
+    cursors: ReadonlyMap<string, StreamCursor>,
+  ): void;
   onStaleEpoch(partition: number): void;
 }
 
@@ -80,16 +85,14 @@ export interface Partition {
   close(deadlineMs: number): Promise<void>;
 }
 
-export function openPartition(
-  shared: PartitionShared,
-  owned: { id: number; epoch: number; cursors: ReadonlyMap<string, StreamCursor> },
-): Partition {
+export function openPartition(shared: PartitionShared, owned: Claim): Partition {
   const { id, epoch } = owned;
   const { counters, logger } = shared;
   const sites = new Map<string, SiteActor>();
   const cursors = new Map(owned.cursors);
-  /** Transitions found in Redis at activation; they ride with the site's next batch into history. */
-  const outboxes = new Map<string, HistoryItem['transitions']>();
+  const activations = new Map<string, Promise<SiteActor>>();
+  const closing = Promise.withResolvers<never>();
+  closing.promise.catch(() => {});
   let fenced = false;
 
   const onStaleEpoch = () => {
@@ -111,7 +114,8 @@ export function openPartition(
     onStaleEpoch,
     onSettled(notices, moves, incidents) {
       for (const { lane, created, sequence } of moves) cursors.set(lane, { created, sequence });
-      shared.onSettled(notices, cursors);
+      const created = (moves[0] ?? cursors.get('live'))?.created;
+      if (notices.length > 0 && created !== undefined) shared.onSettled(notices, created, cursors);
       const bySite = Map.groupBy(incidents, incident => incident.site);
       for (const [site, of] of bySite) {
         void shared.live.forgetOutbox(
@@ -122,9 +126,17 @@ export function openPartition(
     },
   });
 
-  async function siteActor(site: SiteId): Promise<SiteActor> {
-    const known = sites.get(site);
+  function siteActor(site: SiteId): Promise<SiteActor> {
+    const known = activations.get(site);
     if (known) return known;
+    const activation = activate(site);
+    activations.set(site, activation);
+    // Not remembered when it failed: the next message tries again.
+    activation.catch(() => activations.delete(site));
+    return activation;
+  }
+
+  async function activate(site: SiteId): Promise<SiteActor> {
     const { actor, outbox } = await activateSite({
       site,
       epoch,
@@ -134,9 +146,10 @@ export function openPartition(
       onStaleEpoch,
     });
     sites.set(site, actor);
-    if (outbox.length > 0)
-      logger.info({ site, incidents: outbox.length }, 'site: incidents left in the outbox');
-    outboxes.set(site, outbox);
+    if (outbox.length > 0) {
+      logger.info({ site, incidents: outbox.length }, 'site: incidents from the outbox go into history');
+      writer.enqueue({ ...emptyItem, site, gateway: NO_GATEWAY, transitions: outbox });
+    }
     return actor;
   }
 
@@ -151,18 +164,16 @@ export function openPartition(
     const { site, gateway } = address;
     const item = (content: Partial<HistoryItem> & { batch: Batch | null }): void =>
       writer.enqueue({
+        ...emptyItem,
         lane,
         stream: message.stream,
         site,
         gateway,
-        poison: null,
-        twins: [],
-        transitions: [],
         bytes: content.batch?.settlement === 'raw' ? memoryOf(content.batch) : 256 + message.data.length,
         ...content,
       });
 
-    await shared.budget.room();
+    await Promise.race([shared.budget.room(), closing.promise]);
     counters.batches++;
     counters.bytes += message.data.length;
     const decoded = decodeBatch(message.data);
@@ -205,9 +216,7 @@ export function openPartition(
     const actor = await siteActor(site);
     const { twins, transitions } = actor.receive(batch, shared.rules());
     count(batch);
-    const left = outboxes.get(site) ?? [];
-    outboxes.delete(site);
-    item({ batch, twins, transitions: left.length > 0 ? [...left, ...transitions] : transitions });
+    item({ batch, twins, transitions });
     await actor.room();
   }
 
@@ -231,6 +240,11 @@ export function openPartition(
     }),
   );
 
+  // Dashboards see twins of sites that are silent too, even when Redis came up empty.
+  for (const site of owned.sites) {
+    siteActor(site).catch(error => logger.debug({ site, reason: error.message }, 'site: not activated yet'));
+  }
+
   return {
     id,
     epoch,
@@ -246,11 +260,25 @@ export function openPartition(
       for (const actor of sites.values()) actor.rewrite();
     },
     async close(deadlineMs) {
+      closing.reject(new Error('the partition is closing'));
       await Promise.all(pumps.map(pump => pump.stop()));
       await writer.close(deadlineMs);
     },
   };
 }
+
+/** An item that brings nothing; what it brings is laid over it. */
+const emptyItem: Omit<HistoryItem, 'site' | 'gateway'> = {
+  lane: 'live',
+  stream: null,
+  batch: null,
+  poison: null,
+  twins: [],
+  transitions: [],
+  bytes: 256,
+};
+/** Items without a batch have no gateway that would be told. */
+const NO_GATEWAY = 'none' as GatewayId;
 
 const POISON_BYTES_KEPT = 64 * 1024;
 

@@ -120,5 +120,7 @@ export async function activateSite(options: {
       write([...twins.values()], [], () => {});
     },
   };
+  // Redis lacks what it lost, and shows what it has: bring it to the same state.
+  if (twins.size > 0) actor.rewrite();
   return { actor, outbox: stored?.outbox ?? [] };
 }

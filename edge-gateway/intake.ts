@@ -80,6 +80,7 @@ export function startIntake(options: {
     subscribe(sessionPresent);
   });
   client.on('close', () => {
+    connection++;
     broker.connected = false;
     // A fleet of gateways must not come back in step.
     connectAgainMs = Math.min(connectAgainMs * 2, CONNECT_AGAIN_MS.max);

@@ -42,7 +42,8 @@ export function readPayload(payload: Uint8Array, route: Pick<Route, 'prefix' | '
     }
     return { ok: true, elements: json.map(entry => readElement(entry, route)) };
   } catch (error) {
-    if (error instanceof Unusable) return { ok: false, reason: error.message };
+    // What it quotes may end within a surrogate pair, and a batch carries well-formed text only.
+    if (error instanceof Unusable) return { ok: false, reason: error.message.toWellFormed() };
     throw error;
   }
 }
@@ -126,7 +127,7 @@ function add(names: string[], values: Value[], name: string, value: null | Value
 function checkName(name: string): string {
   if (knownNames.has(name)) return name;
   if (name === '') throw new Unusable('a metric without a name');
-  if (/(^|\.)(__proto__|constructor|prototype)$/.test(name))
+  if (/(^|\.)(__proto__|constructor|prototype)(\.|$)/.test(name))
     throw new Unusable(`metric name "${shorten(name)}" is not allowed`);
   checkText(name, 'a metric name', limits.metricNameBytesMax);
   if (knownNames.size >= KNOWN_NAMES_MAX) knownNames.clear();
@@ -151,12 +152,16 @@ const LATEST_MS = Date.UTC(9999, 0, 1);
 
 function readTime(json: Json): number {
   const at =
-    typeof json === 'number' ? scaleTime(json) : typeof json === 'string' ? Date.parse(json) : Number.NaN;
+    typeof json === 'number' ? scaleTime(json) : typeof json === 'string' ? parseTime(json) : Number.NaN;
   if (at >= EARLIEST_MS && at < LATEST_MS) return at;
   throw new Unusable(
     `timestamp ${shorten(JSON.stringify(json))} is not a time: seconds, milliseconds or microseconds since 1970, or ISO 8601`,
   );
 }
+
+/** `Date.parse` alone would take "12" for a December. */
+const ISO_8601 = /^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?$/i;
+const parseTime = (text: string): number => (ISO_8601.test(text) ? Date.parse(text) : Number.NaN);
 
 /** Seconds until the year 5138, else milliseconds until the same, else microseconds. */
 function scaleTime(value: number): number {

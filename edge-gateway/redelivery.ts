@@ -62,7 +62,8 @@ export function newRedelivery(options: { receiveMaximum: number; window: number 
 function contentOf(message: Message): string | null {
   if (message.payload.length > CONTENT_BYTES_MAX || message.payload.length !== message.payloadBytes)
     return null;
-  return `${message.topic}\n${asBuffer(message.payload).toString('latin1')}`;
+  // No topic contains U+0000, so what is before it is the topic.
+  return `${message.topic}\0${asBuffer(message.payload).toString('latin1')}`;
 }
 
 const hasOwnTimestamp = (message: Message): boolean => {

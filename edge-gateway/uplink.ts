@@ -67,7 +67,8 @@ export function startUplink(options: {
 }): Uplink {
   const { config, buffer, logger } = options;
   const { site, gateway } = config;
-  const plans = new Map<LogId, SendPlan>(buffer.logs().map(log => [log.logId, newSendPlan(log.settled)]));
+  /** What is settled is the cloud's to say: a history that was replaced or restored is filled from what is still here. */
+  const plans = new Map<LogId, SendPlan>();
   const subject = { hello: helloSubject(site, gateway), settled: settledSubject(site, gateway) };
   let nats: NatsConnection | undefined;
   let partitions = PARTITIONS_DEFAULT;
@@ -140,9 +141,14 @@ export function startUplink(options: {
 
   async function hello(): Promise<void> {
     if (!nats || !connected || phase === 'closed') return;
-    const logs = buffer.logs().map(log => log.logId);
+    const logs = buffer.logs();
+    for (const log of logs) planOf(log);
     try {
-      const message = JSON.stringify({ wireVersions: [WIRE_VERSION], logs, report: options.report() });
+      const message = JSON.stringify({
+        wireVersions: [WIRE_VERSION],
+        logs: logs.map(log => log.logId),
+        report: options.report(),
+      });
       const answer = await nats.request(subject.hello, message, { timeout: HELLO_TIMEOUT_MS });
       const reply = HelloReply.parse(answer.json());
       if (reply.outcome === 'refused') {
@@ -152,8 +158,10 @@ export function startUplink(options: {
       if (historyId !== undefined && historyId !== reply.historyId) {
         logger.warn(
           { was: historyId, is: reply.historyId },
-          'the cloud has another history: all that is unsettled there is sent',
+          'the cloud has another history: it gets all that is still here',
         );
+        plans.clear();
+        for (const log of logs) planOf(log);
       }
       ({ historyId, partitions } = reply);
       applySettled(reply.settled, reply.stream);
@@ -235,7 +243,7 @@ export function startUplink(options: {
   function planOf(log: LogInfo): SendPlan {
     let plan = plans.get(log.logId);
     if (!plan) {
-      plan = newSendPlan(log.settled);
+      plan = newSendPlan();
       plans.set(log.logId, plan);
     }
     return plan;

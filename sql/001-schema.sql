@@ -1,5 +1,5 @@
 -- Holdfast's schema, whole. Read it top to bottom: who owns what, how far each stream is settled, the dictionaries,
--- history, then twins and incidents. Letters are the invariants of docs/decisions.md.
+-- history, then twins and incidents. Letters are the invariants of docs/invariants.md.
 
 create schema holdfast;
 set local search_path = holdfast, public;

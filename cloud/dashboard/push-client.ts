@@ -124,7 +124,6 @@ export function createPushClient(options: PushClientOptions): PushClient {
 
   function received(socket: WebSocket, data: unknown): void {
     if (phase.phase !== 'open' || phase.socket !== socket) return;
-    phase.lastFrameAt = Date.now();
     if (typeof data === 'string') onFrame(data);
   }
 

@@ -129,6 +129,9 @@ type ListProps = {
   choose: Choose;
 };
 
+/** Where the list was left last, so that coming back from a twin finds it as it was. */
+const leftAt = new Map<string, number>();
+
 function TwinList({ twins, keys, now, choice, choose }: ListProps): VNode {
   const rowHeight = useLayoutOf(phone, rowHeightNow);
   const metricsShown = useLayoutOf(small, metricsShownNow);
@@ -140,11 +143,15 @@ function TwinList({ twins, keys, now, choice, choose }: ListProps): VNode {
     const element = scroller.current;
     if (element === null) return;
     const measure = (): void => setView({ top: element.scrollTop, height: element.clientHeight });
+    element.scrollTop = leftAt.get(location.hash) ?? 0;
     measure();
     const observer = new ResizeObserver(measure);
     observer.observe(element);
     element.addEventListener('scroll', measure, { passive: true });
+    const { hash } = location;
     return () => {
+      leftAt.clear();
+      leftAt.set(hash, element.scrollTop);
       observer.disconnect();
       element.removeEventListener('scroll', measure);
     };
@@ -152,14 +159,15 @@ function TwinList({ twins, keys, now, choice, choose }: ListProps): VNode {
 
   const rows = visibleWindow(view.top, view.height, rowHeight, keys.length);
 
-  // A row reached by arrow key may only be in the document after the scroll has drawn it.
-  useEffect(() => {
+  const focusRow = (): void => {
     if (focusOn.current === null) return;
     const link = scroller.current?.querySelector<HTMLElement>(`[aria-rowindex="${focusOn.current + 2}"] a`);
     if (link == null) return;
     focusOn.current = null;
     link.focus({ preventScroll: true });
-  });
+  };
+  // A row reached by key may only be in the document after the scroll has drawn it.
+  useEffect(focusRow);
 
   const onKey = (event: KeyboardEvent): void => {
     const row = (event.target as HTMLElement).closest('[aria-rowindex]');
@@ -185,6 +193,7 @@ function TwinList({ twins, keys, now, choice, choose }: ListProps): VNode {
     if (top < element.scrollTop) element.scrollTop = top;
     else if (top > element.scrollTop + room) element.scrollTop = top - room;
     setView({ top: element.scrollTop, height: element.clientHeight });
+    focusRow();
   };
 
   const heading = (sort: SortBy, label: string): VNode => {

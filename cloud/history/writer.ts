@@ -33,8 +33,8 @@ import type { Dictionary, LogEntry } from './dictionary.ts';
 
 export interface HistoryItem {
   readonly lane: Lane;
-  /** Identity of the stream and the message's sequence in it. */
-  readonly stream: { readonly created: string; readonly sequence: number };
+  /** Identity of the stream and the message's sequence in it; null for what did not come by the stream. */
+  readonly stream: { readonly created: string; readonly sequence: number } | null;
   readonly site: SiteId;
   readonly gateway: GatewayId;
   /** Null: nothing to write, the cursor moves on. */
@@ -368,7 +368,7 @@ export function openHistoryWriter(options: {
 function cursorMoves(items: readonly HistoryItem[]): CursorMove[] {
   const moves = new Map<Lane, CursorMove>();
   for (const { lane, stream } of items) {
-    moves.set(lane, { lane, created: stream.created, sequence: stream.sequence });
+    if (stream) moves.set(lane, { lane, ...stream });
   }
   return [...moves.values()];
 }

@@ -5,7 +5,7 @@
  */
 import { access, constants, rm } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import pg from 'pg';
@@ -18,9 +18,11 @@ import { standIn } from '../local/unprivileged.ts';
 import { type DemoArguments, demoSites, HELP, readDemoArguments } from './arguments.ts';
 import type { FleetJournal, FleetPlan, FleetProgress } from './fleet.ts';
 import { type Probe, startProbe } from './probe.ts';
+import { type Tool, writeTools } from './tools.ts';
 import { verifyStored } from './verify.ts';
 
 const DATA_DIRECTORY = fileURLToPath(new URL('../../.holdfast/data', import.meta.url));
+const TOOLS_DIRECTORY = fileURLToPath(new URL('../../.holdfast/tools', import.meta.url));
 const USUAL_PORT = 8080;
 const STATUS_MS = 5000;
 const DEVICE_INTERVAL_MS = 1000;
@@ -31,8 +33,9 @@ const say = (line: string) => console.log(line);
 async function demo(options: DemoArguments): Promise<number> {
   const end = endSignal(options.forMs);
   let stack: Stack;
+  let tools: Map<Tool, string>;
   try {
-    stack = await bringUp(options);
+    ({ stack, tools } = await bringUp(options));
   } catch (error) {
     console.error(`\n${(error as Error).message}`);
     return 1;
@@ -53,7 +56,7 @@ async function demo(options: DemoArguments): Promise<number> {
     await fleet.start();
     fleet.onUnexpectedExit(reason => end.now(`the fleet ${reason}\n${fleet.output()}`));
     const probe = startProbe(stack.url, demoSites);
-    invite(options, stack);
+    invite(options, stack, tools);
 
     const trouble = await statusUntil(end.ended, () => statusLine(stack, probe, progress));
     if (trouble) console.error(trouble);
@@ -83,7 +86,7 @@ async function demo(options: DemoArguments): Promise<number> {
   }
 }
 
-async function bringUp(options: DemoArguments): Promise<Stack> {
+async function bringUp(options: DemoArguments): Promise<{ stack: Stack; tools: Map<Tool, string> }> {
   if (options.replay) {
     await access(resolve(options.replay.file), constants.R_OK).catch(() => {
       throw new Error(`--replay ${options.replay!.file}: there is no such file, or it cannot be read`);
@@ -113,9 +116,10 @@ async function bringUp(options: DemoArguments): Promise<Stack> {
     report: say,
     need: serverNames.filter(name => !given[name]),
   });
+  const tools = await writeTools(binaries, TOOLS_DIRECTORY);
   const port = options.port ?? ((await isFree(USUAL_PORT)) ? USUAL_PORT : 0);
   if (options.port === null && port === 0) say(`port ${USUAL_PORT} is taken, the dashboard gets a free one`);
-  return startStack({
+  const stack = await startStack({
     directory: DATA_DIRECTORY,
     binaries,
     report: say,
@@ -134,6 +138,7 @@ async function bringUp(options: DemoArguments): Promise<Stack> {
     ...(options.lan && { openToNetwork: { site: first } }),
     httpPort: port,
   });
+  return { stack, tools };
 }
 
 const partsOf = (stack: Stack) => [
@@ -193,21 +198,25 @@ function finish(fleet: NodeProcess): Promise<FleetJournal> {
   });
 }
 
-function invite(options: DemoArguments, stack: Stack): void {
+function invite(options: DemoArguments, stack: Stack, tools: ReadonlyMap<Tool, string>): void {
   const [first] = demoSites;
   const broker = stack.brokers.get(first)!;
+  const here = (tool: Tool) => relative(process.cwd(), tools.get(tool) ?? '') || tool;
   say(`\n  Dashboard   ${stack.url}/`);
-  say(`  psql        ${stack.postgres.url}   (select * from holdfast.reading)`);
-  say(`  Redis       ${stack.redis.url}`);
+  say(
+    `  History     ${here('psql')} ${stack.postgres.url} -c 'select * from holdfast.reading order by time desc limit 10'`,
+  );
+  say(`  Live state  ${here('redis-cli')} -u ${stack.redis.url} zrange '{${first}}:twins' 0 9`);
   say(`  NATS        ${stack.nats.url}`);
   for (const [site, { deviceUrl }] of stack.brokers) say(`  MQTT ${site.padEnd(6)} ${deviceUrl}`);
-  const publish = (host: string) =>
-    `mosquitto_pub -h ${host} -p ${broker.server.port} -u ${broker.user} -P ${broker.password} ` +
+  const publish = (program: string, host: string) =>
+    `${program} -h ${host} -p ${broker.server.port} -u ${broker.user} -P ${broker.password} ` +
     `-t devices/x/telemetry -m '{"temperature":21}' -q 1`;
   if (!broker.server.external) {
-    say(`\n  Publish something yourself:\n  ${publish('127.0.0.1')}`);
-    if (options.lan)
-      for (const address of networkAddresses()) say(`  from another machine:\n  ${publish(address)}`);
+    say(`\n  Publish something yourself:\n  ${publish(here('mosquitto_pub'), '127.0.0.1')}`);
+    for (const address of options.lan ? networkAddresses() : []) {
+      say(`  From another machine:\n  ${publish('mosquitto_pub', address)}`);
+    }
   }
   say(options.forMs === null ? '\n  Ctrl-C stops everything.\n' : '');
 }

@@ -71,7 +71,7 @@ export function compareVersions(a: string, b: string): number {
 /** The first thing in a program's `--version` or help that looks like a version. */
 export function versionIn(text: string): string | undefined {
   return (
-    /\b(?:version|v=|v|\(PostgreSQL\))\s*:?\s*v?(\d+(?:\.\d+)+|\d+)/i.exec(text)?.[1] ??
+    /(?:\bversion|\bv=?|\(PostgreSQL\))\s*:?\s*v?(\d+(?:\.\d+)*)/i.exec(text)?.[1] ??
     /(\d+\.\d+(?:\.\d+)?)/.exec(text)?.[1]
   );
 }

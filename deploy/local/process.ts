@@ -118,7 +118,9 @@ export async function launchServer(launch: Launch): Promise<Server> {
     });
     const deadline = Date.now() + launch.readyTimeoutMs;
     for (;;) {
-      const answered = over.reason === undefined && (await launch.answers().catch(() => false));
+      const answered =
+        over.reason === undefined &&
+        (await Promise.race([launch.answers().catch(() => false), mine.exited.then(() => false)]));
       if (over.reason !== undefined) throw new Error(explain(over.reason));
       if (answered) break;
       if (Date.now() > deadline) {

@@ -36,6 +36,8 @@ export interface StackOptions {
   readonly openToNetwork?: { readonly site: string; readonly port?: number };
   readonly httpPort?: number;
   readonly gatewayEnv?: Readonly<Record<string, string>>;
+  /** Where a gateway reaches NATS instead of `url`: through a relay, say. */
+  readonly gatewayNatsUrl?: (url: string) => string | Promise<string>;
   readonly cloudEnv?: Readonly<Record<string, string>>;
 }
 
@@ -130,6 +132,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     for (const { site, gateways: names } of options.sites) {
       for (const gateway of names) {
         const user = natsUsers.find(entry => entry.user === `${site}_${gateway}`)!;
+        const natsUrl = nats.external ? nats.url : withUser(nats.url, user);
         const gatewayProcess = nodeProcess({
           name: `gateway ${site}/${gateway}`,
           entry: new URL('../../edge-gateway/main.ts', import.meta.url),
@@ -137,7 +140,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
             HOLDFAST_SITE: site,
             HOLDFAST_GATEWAY: gateway,
             HOLDFAST_MQTT_URL: brokers.get(site)!.server.url,
-            HOLDFAST_NATS_URL: nats.external ? nats.url : withUser(nats.url, user),
+            HOLDFAST_NATS_URL: (await options.gatewayNatsUrl?.(natsUrl)) ?? natsUrl,
             HOLDFAST_DATA_DIR: join(directory, 'gateways', site, gateway),
             ...options.gatewayEnv,
           },

@@ -1,0 +1,30 @@
+/** What `main.ts` runs. */
+import type { Binaries } from '../../deploy/local/binaries.ts';
+import type { Releases } from './releases.ts';
+
+export interface BenchmarkOptions {
+  /** Fresh, and removed afterwards. */
+  readonly directory: string;
+  readonly binaries: Binaries;
+  readonly rounds: number | undefined;
+  /** Per round. */
+  readonly messages: number | undefined;
+  /** Where to leave CPU profiles of Holdfast's own processes. */
+  readonly profileDirectory: string | undefined;
+  /** Run at the end, whatever happens. */
+  readonly releases: Releases;
+  /** Told in one line as it goes on. */
+  readonly report: (line: string) => void;
+}
+
+export interface BenchmarkResult {
+  /** For people. */
+  readonly tables: readonly string[];
+  /** For programs, in snake_case. */
+  readonly figures: Readonly<Record<string, unknown>>;
+}
+
+export interface Benchmark {
+  readonly does: string;
+  run(options: BenchmarkOptions): Promise<BenchmarkResult>;
+}

@@ -1,0 +1,90 @@
+/**
+ * `npm run bench -- NAME [--json] [--rounds N] [--messages N] [--profile FOLDER]`: runs a benchmark on private servers in a
+ * temporary folder. Prints tables for people and, as the last line, one line of JSON; with --json that line alone.
+ */
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { defaultCacheDirectory, findBinaries } from '../../deploy/local/find-servers.ts';
+import type { Benchmark } from './benchmark.ts';
+import { pipeline } from './pipeline.ts';
+import { newReleases } from './releases.ts';
+
+const benchmarks: Readonly<Record<string, Benchmark>> = { pipeline };
+
+const startedAt = performance.now();
+const report = (line: string) =>
+  console.error(`${((performance.now() - startedAt) / 1000).toFixed(1).padStart(6)} s  ${line}`);
+
+async function main(): Promise<number> {
+  const asked = readArguments();
+  if (typeof asked === 'string') {
+    console.error(asked);
+    return 2;
+  }
+  const releases = newReleases();
+  const directory = mkdtempSync(join(tmpdir(), 'holdfast-bench-'));
+  // The user who runs PostgreSQL in place of root has to get in.
+  chmodSync(directory, 0o711);
+  const interrupted = new Promise<never>((_, reject) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const)
+      process.once(signal, () => reject(new Error(signal)));
+  });
+  const run = async () => {
+    // Not in containers: their CPU time is not in our process tree.
+    const places = ['machine', 'packages', 'root'] as const;
+    const binaries = await findBinaries({ cacheDirectory: defaultCacheDirectory, report, places });
+    return asked.benchmark.run({ ...asked, directory, binaries, releases, report });
+  };
+  try {
+    const { tables, figures } = await Promise.race([run(), interrupted]);
+    if (!asked.json) for (const table of tables) console.log(`${table}\n`);
+    console.log(JSON.stringify({ bench: asked.name, ...figures }));
+    return 0;
+  } catch (error) {
+    console.error((error as Error).stack ?? error);
+    return 1;
+  } finally {
+    await releases.run();
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+function readArguments() {
+  const known = Object.entries(benchmarks).map(([name, { does }]) => `  ${name.padEnd(10)}${does}`);
+  const usage = `bench NAME [--json] [--rounds N] [--messages N] [--profile FOLDER]\n${known.join('\n')}`;
+  let parsed: ReturnType<typeof parse>;
+  try {
+    parsed = parse();
+  } catch (error) {
+    return `${(error as Error).message}\n${usage}`;
+  }
+  const { values, positionals } = parsed;
+  const [name = '', ...rest] = positionals;
+  const benchmark = Object.hasOwn(benchmarks, name) ? benchmarks[name] : undefined;
+  const rounds = count(values.rounds);
+  const messages = count(values.messages);
+  if (!benchmark || rest.length > 0 || rounds === null || messages === null) return usage;
+  const profileDirectory = values.profile === undefined ? undefined : resolve(values.profile);
+  return { name, benchmark, json: values.json, rounds, messages, profileDirectory };
+}
+
+const parse = () =>
+  parseArgs({
+    allowPositionals: true,
+    options: {
+      json: { type: 'boolean', default: false },
+      rounds: { type: 'string' },
+      messages: { type: 'string' },
+      profile: { type: 'string' },
+    },
+  });
+
+/** Undefined when not given, null when it is no count. */
+function count(text: string | undefined): number | undefined | null {
+  if (text === undefined) return undefined;
+  return /^[1-9]\d*$/.test(text) ? Number(text) : null;
+}
+
+process.exit(await main());
