@@ -1,6 +1,7 @@
 /** The cloud node's configuration, from the environment. Every key has a default but the three servers. */
 import { hostname } from 'node:os';
 import { z } from 'zod';
+import { isNatsAddress, NATS_ADDRESS_RULE } from '../protocol/nats-address.ts';
 import { PARTITIONS_DEFAULT } from '../protocol/subjects.ts';
 
 const MiB = 1024 * 1024;
@@ -9,7 +10,7 @@ const whole = z.coerce.number().int();
 
 const Environment = z.object({
   /** nats://user:password@host:port, or several with commas. */
-  HOLDFAST_NATS_URL: z.string().min(1),
+  HOLDFAST_NATS_URL: z.string().refine(isNatsAddress, NATS_ADDRESS_RULE),
   /** redis://[:password@]host:port */
   HOLDFAST_REDIS_URL: z.string().min(1),
   /** postgres://user:password@host:port/database */

@@ -77,6 +77,7 @@ export async function openLiveState(options: {
   const writer = new Redis(options.url, { ...settings, scripts: { writeTwins: { lua: script } } });
   const reader = new Redis(options.url, settings);
   let mayWrite = false;
+  let connection = 0;
   let closed = false;
 
   let lastReason = '';
@@ -91,17 +92,20 @@ export async function openLiveState(options: {
     mayWrite = false;
   });
   writer.on('ready', () => {
+    const mine = ++connection;
     void (async () => {
       try {
         await options.confirmLease();
-        mayWrite = writer.status === 'ready';
+        // A lease that was read for an earlier connection says nothing about this one (D).
+        if (mine !== connection || writer.status !== 'ready') return;
+        mayWrite = true;
         lastReason = '';
         logger.info('redis: connected');
         options.onWritable();
         resolveFirst();
       } catch (error) {
         logger.warn({ reason: (error as Error).message }, 'redis: lease not confirmed, connecting again');
-        if (!closed) writer.disconnect(true);
+        if (!closed && mine === connection) writer.disconnect(true);
       }
     })();
   });

@@ -117,6 +117,13 @@ export async function startCloudNode(
   const stream = await attempt(locateStream);
   if (!stream.ok) return refuse(`JetStream: ${stream.reason}`);
 
+  // Before the claim, which takes all from the node that runs now: one that cannot serve must not do that.
+  const app = newApp();
+  const listening = await listen(app, config.httpHost, config.httpPort);
+  if (listening.outcome === 'refused') {
+    return refuse(`HTTP: ${listening.reason}. Set HOLDFAST_HTTP_PORT to another one, or 0 for any.`);
+  }
+
   const claims = await claimPartitions(pool, config.node, partitions);
   const confirmLease = async () => {
     const lost = await lostPartition(pool, claims);
@@ -182,7 +189,6 @@ export async function startCloudNode(
     await Promise.all(partitionsOpen.map(partition => partition.close(DRAIN_MS)));
   });
 
-  const app = newApp();
   const push = openPushNode({ app, path: '/push', nats, live, logger });
   releases.push(() => push.close());
   const monitor = openHealthMonitor(config.node, counters);
@@ -208,10 +214,6 @@ export async function startCloudNode(
     onError: (route, error) => logger.warn({ route, reason: (error as Error).message }, 'request failed'),
   });
   serveDashboard(app, await loadDashboard());
-  const listening = await listen(app, config.httpHost, config.httpPort);
-  if (listening.outcome === 'refused') {
-    return refuse(`HTTP: ${listening.reason}. Set HOLDFAST_HTTP_PORT to another one, or 0 for any.`);
-  }
   releases.push(() => listening.close());
 
   followConnection(nats, {
@@ -224,6 +226,7 @@ export async function startCloudNode(
       logger.info('nats: connected again');
       // Consumers live in the server's memory and may be gone with it: open new ones at the known positions.
       for (const partition of partitionsOpen) partition.relocate();
+      push.resync();
     },
   });
 

@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { type GatewayId, ID_RULE, isGatewayId, isSiteId, type SiteId } from '../protocol/ids.ts';
 import { limits } from '../protocol/limits.ts';
+import { isNatsAddress, NATS_ADDRESS_RULE } from '../protocol/nats-address.ts';
 
 const MiB = 1024 * 1024;
 const whole = z.coerce.number().int();
@@ -12,7 +13,7 @@ const Environment = z.object({
   /** mqtt://user:password@host:port; mqtts for TLS. */
   HOLDFAST_MQTT_URL: z.url({ protocol: /^(mqtts?|tcp|tls|wss?)$/ }),
   /** nats://user:password@host:port, or several with commas. */
-  HOLDFAST_NATS_URL: z.string().min(1),
+  HOLDFAST_NATS_URL: z.string().refine(isNatsAddress, NATS_ADDRESS_RULE),
   /** The disk buffer's folder; one gateway process each. */
   HOLDFAST_DATA_DIR: z.string().min(1),
   HOLDFAST_BUFFER_BYTES_MAX: whole.min(4 * MiB).default(1024 * MiB),

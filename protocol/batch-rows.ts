@@ -36,13 +36,13 @@ function valueAt(column: MetricColumn, index: number): Value {
 }
 
 /**
- * A gateway whose clock runs ahead is not believed: its times of arrival end at `nowMs` plus the tolerance. Changes
- * the batch in place, before anybody else has seen it.
+ * A gateway whose clock runs ahead is not believed: its times of arrival end at `nowMs` plus the tolerance, and
+ * begin in 1970. Changes the batch in place, before anybody else has seen it.
  */
 export function boundClock(batch: ReadingsBatch, nowMs: number): void {
   const latest = nowMs + limits.futureToleranceMs;
   const { receivedAt } = batch.rows;
   for (let row = 0; row < receivedAt.length; row++) {
-    if (!(receivedAt[row]! <= latest)) receivedAt[row] = nowMs;
+    if (!(receivedAt[row]! >= 0 && receivedAt[row]! <= latest)) receivedAt[row] = nowMs;
   }
 }

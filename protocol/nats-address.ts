@@ -6,6 +6,14 @@ export interface NatsAddress {
   readonly tls?: object;
 }
 
+export const NATS_ADDRESS_RULE = 'nats://user:password@host:port (tls:// for TLS), several with commas';
+
+export const isNatsAddress = (urls: string): boolean =>
+  urls.split(',').every(text => {
+    const url = URL.canParse(text.trim()) ? new URL(text.trim()) : null;
+    return url !== null && ['nats:', 'tls:'].includes(url.protocol) && url.hostname !== '';
+  });
+
 /**
  * @param urls `nats://user:password@host:port`, several with commas; the first one's credentials serve all. `tls:`
  *   asks for TLS.

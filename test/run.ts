@@ -36,6 +36,8 @@ const ALONE_TIMEOUT_MS = 300_000;
 /** Time to take servers along after SIGTERM. */
 const KILL_AFTER_MS = 5000;
 const OUTPUT_KEPT = 64 * 1024;
+/** Of one failure; a difference between two large structures may be far longer. */
+const DETAIL_KEPT = 8000;
 
 const filters = process.argv.slice(2);
 const running = new Set<ChildProcess>();
@@ -133,7 +135,7 @@ async function runJob(job: Job): Promise<void> {
   ];
   say(`${failed.length > 0 ? 'not ok' : '    ok'}  ${job.name}  ${counts.join(', ')}  (${seconds} s)`);
   for (const { name, detail } of failed) {
-    const text = `${job.name} › ${name}\n${indented(detail)}`;
+    const text = `${job.name} › ${name}\n${indented(shortened(detail))}`;
     failures.push(text);
     say(text);
   }
@@ -208,6 +210,12 @@ function summary(): void {
 
 function say(text: string): void {
   process.stdout.write(`${text}\n`);
+}
+
+function shortened(text: string): string {
+  return text.length > DETAIL_KEPT
+    ? `${text.slice(0, DETAIL_KEPT)}\n… and ${text.length - DETAIL_KEPT} characters more`
+    : text;
 }
 
 function indented(text: string): string {

@@ -103,6 +103,7 @@ export function createPushClient(options: PushClientOptions): PushClient {
     const timer = setTimeout(() => lost(socket, 'no answer from the server'), connectTimeoutMs);
     socket.addEventListener('open', () => opened(socket));
     socket.addEventListener('message', event => received(socket, event.data));
+    socket.addEventListener('error', () => lost(socket, 'connection failed'));
     socket.addEventListener('close', event => lost(socket, event.reason || 'connection closed'));
     enter({ phase: 'connecting', attempt, downSince, socket, timer });
   }
@@ -124,6 +125,7 @@ export function createPushClient(options: PushClientOptions): PushClient {
 
   function received(socket: WebSocket, data: unknown): void {
     if (phase.phase !== 'open' || phase.socket !== socket) return;
+    phase.lastFrameAt = Date.now();
     if (typeof data === 'string') onFrame(data);
   }
 

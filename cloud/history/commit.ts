@@ -117,12 +117,13 @@ function settleStatement(work: Transaction): string {
   return `select holdfast.settle(${work.partition}, ${work.epoch}, ${json(work.ranges)}, ${json(work.cursors)}, ${json(work.twins)}, ${json(incidents)})`;
 }
 
-function outcomeOf(error: Error & { code?: string }): CommitOutcome {
+/** What an error of PostgreSQL means for the transaction. */
+export function outcomeOf(error: Error & { code?: string }): CommitOutcome {
   const code = error.code ?? '';
   if (code === 'HF001') return { outcome: 'stale-epoch' };
   if (code === 'HF002') return { outcome: 'overlap' };
-  // Class 22: data exception, 23: integrity constraint violation.
-  if (/^2[23]/.test(code)) return { outcome: 'refused', reason: error.message };
+  // Class 22: data exception, 23: integrity constraint violation, 54: more than PostgreSQL can hold in one place.
+  if (/^(2[23]|54)/.test(code)) return { outcome: 'refused', reason: error.message };
   return { outcome: 'unavailable', reason: error.message };
 }
 
@@ -164,4 +165,4 @@ async function insertMarks(client: PoolClient, marks: readonly MarkRow[]): Promi
 }
 
 /** PostgreSQL's text holds every character but U+0000. */
-const withoutNul = (text: string): string => text.replaceAll('\0', '\u2400');
+export const withoutNul = (text: string): string => text.replaceAll('\0', '\u2400');

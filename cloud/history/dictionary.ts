@@ -2,9 +2,11 @@
  * Short numbers for the names that repeat in every row: logs, devices, shapes. Allocated once in Postgres, cached
  * here. Caches are bounded: one that is full starts anew, which costs look-ups, never rows (F).
  */
+import { createHash } from 'node:crypto';
 import type { Pool } from 'pg';
 import type { MetricColumn } from '../../protocol/batch.ts';
 import { RangeSet } from '../../protocol/range-set.ts';
+import { withoutNul } from './commit.ts';
 
 export interface LogEntry {
   readonly id: number;
@@ -35,7 +37,7 @@ export interface Dictionary {
 export function openDictionary(pool: Pool): Dictionary {
   const logs = new Map<string, LogEntry>();
   const devices = new Map<string, number>();
-  const shapes = new Map<string, ShapeEntry>();
+  const shapes = new Map<string, number>();
   const days = new Set<string>();
 
   async function log(site: string, gateway: string, logId: string): Promise<LogEntry> {
@@ -82,10 +84,11 @@ export function openDictionary(pool: Pool): Dictionary {
       positions.filter(position => columns[position]!.type === type).sort(byName);
     const [numeric, truths, texts] = [ofType('number'), ofType('boolean'), ofType('string')];
     const numbers = [...numeric, ...truths];
-    const names = (list: number[]) => list.map(position => columns[position]!.name);
+    const names = (list: number[]) => list.map(position => withoutNul(columns[position]!.name));
     const signature = JSON.stringify([names(numeric), names(truths), names(texts)]);
+    // The order of the columns is this batch's own; only the number is common to all.
     const known = shapes.get(signature);
-    if (known) return known;
+    if (known !== undefined) return { id: known, numbers, texts };
 
     const { rows } = await pool.query<{ id: number }>(
       `with shape as (insert into holdfast.shape (signature) values ($1)
@@ -96,15 +99,15 @@ export function openDictionary(pool: Pool): Dictionary {
                         on conflict do nothing)
        select id from shape`,
       [
-        signature,
+        // Hundreds of long names are more than an index takes.
+        createHash('sha256').update(signature).digest('hex'),
         [...names(numbers), ...names(texts)],
         [...numeric.map(() => 'n'), ...truths.map(() => 'b'), ...texts.map(() => 's')],
         [...numbers.map((_, index) => index + 1), ...texts.map((_, index) => index + 1)],
       ],
     );
-    const entry = { id: rows[0]!.id, numbers, texts };
-    remember(shapes, signature, entry);
-    return entry;
+    remember(shapes, signature, rows[0]!.id);
+    return { id: rows[0]!.id, numbers, texts };
   }
 
   return {

@@ -25,6 +25,7 @@ import {
   type CursorMove,
   commitHistory,
   type MarkRow,
+  outcomeOf,
   type QuarantineRow,
   type Transaction,
 } from './commit.ts';
@@ -71,6 +72,8 @@ export interface HistoryWriter {
 /** Rows in one transaction: some 100 ms of Postgres work at most. */
 const ROWS_PER_TRANSACTION = 50_000;
 const DAY_MS = 86_400_000;
+/** No gateway lets a later time through; what claims one is kept as this. */
+const LATEST_CLAIM_MS = Date.UTC(9999, 11, 31);
 
 export function openHistoryWriter(options: {
   pool: Pool;
@@ -192,7 +195,8 @@ export function openHistoryWriter(options: {
     try {
       transaction = await build(works, items);
     } catch (error) {
-      return { outcome: 'unavailable', reason: (error as Error).message };
+      const outcome = outcomeOf(error as Error);
+      return outcome.outcome === 'refused' ? isolate(works, items, outcome.reason) : outcome;
     }
     const outcome = await commitHistory(pool, transaction);
     if (outcome.outcome === 'refused') return isolate(works, items, outcome.reason);
@@ -210,6 +214,8 @@ export function openHistoryWriter(options: {
     if (total === 0) return { outcome: 'unavailable', reason };
     if (total === 1) {
       const { item, log, fresh } = works[0]!;
+      // Not the row, then, but what goes along with it.
+      if (item.poison) return { outcome: 'unavailable', reason };
       const poison = { reason: `refused by PostgreSQL: ${reason}`, bytes: new Uint8Array() };
       return commitWorks([{ item: { ...item, poison }, log, fresh }], items);
     }
@@ -318,7 +324,7 @@ export function openHistoryWriter(options: {
       const shape = shapes[columns.shape[row]!]!;
       rows.add({
         at,
-        claimedAt: claimed === at ? null : claimed,
+        claimedAt: claimed === at ? null : Math.min(claimed, LATEST_CLAIM_MS),
         sequence,
         log: log.id,
         device: devices[columns.device[row]!]!,

@@ -8,7 +8,7 @@ const SUBSCRIPTIONS_PER_MESSAGE = 1000;
 const siteName = z.string().refine(isSiteId, 'not a site name');
 const twinName = z.string().refine(text => {
   const slash = text.indexOf('/');
-  return isSiteId(text.slice(0, slash)) && isDeviceId(text.slice(slash + 1));
+  return slash > 0 && isSiteId(text.slice(0, slash)) && isDeviceId(text.slice(slash + 1));
 }, 'not a twin name: site/device');
 
 const scopes = {

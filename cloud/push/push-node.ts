@@ -43,6 +43,8 @@ const CLOSE_TRY_LATER = 1013;
 export interface PushNode {
   readonly clients: number;
   readonly messagesSent: number;
+  /** The bus was cut and is back: what was lost on it is read again. */
+  resync(): void;
   close(): void;
 }
 
@@ -228,6 +230,14 @@ export function openPushNode(options: {
     },
     get messagesSent() {
       return messagesSent;
+    },
+    resync() {
+      for (const { feed } of feeds.values()) {
+        feed.then(
+          open => open.resync(),
+          () => {},
+        );
+      }
     },
     close() {
       for (const socket of sockets) socket.end(CLOSE_TRY_LATER, 'the server is stopping');

@@ -3,6 +3,9 @@
  *
  *   bus frame ─▶ judge each change ─▶ forward: topic site:<site> and topic twin:<site>/<device>
  *                                  └▶ gap: read the twin from Redis, publish its snapshot
+ *
+ * What one client was given as its snapshot says nothing of what the others have: Redis is written before the bus, so
+ * a snapshot may hold changes whose frames are still to come, and those still go on to everybody.
  */
 import type { NatsConnection } from '@nats-io/transport-node';
 import type { Logger } from 'pino';
@@ -19,9 +22,15 @@ export interface SiteFeed {
   tap(listener: (device: string | null, message: string) => void): () => void;
   /** Clients that watch this device by itself. */
   watchTwin(device: string): () => void;
+  /** Reads twins for one client. */
   snapshot(devices: readonly string[] | 'all'): Promise<TwinView[]>;
+  /** The bus was cut: publishes every twin that moved on meanwhile, also one that is silent from now on. */
+  resync(): void;
   close(): void;
 }
+
+/** `sent`: clients have it from the topics; otherwise it was only read, for one of them. */
+type FeedKnown = Known & { readonly sent: boolean };
 
 /** Twins waiting for repair; more of them wait for the next gap to be noticed. */
 const REPAIRS_MAX = 10_000;
@@ -34,7 +43,7 @@ export async function openSiteFeed(options: {
   publish: (scope: Scope, message: string) => void;
 }): Promise<SiteFeed> {
   const { site, live, logger } = options;
-  const known = new Map<string, Known>();
+  const known = new Map<string, FeedKnown>();
   const taps = new Set<(device: string | null, message: string) => void>();
   const watched = new Map<string, number>();
   const repairs = new Set<string>();
@@ -48,13 +57,17 @@ export async function openSiteFeed(options: {
     for (let i = 0; i < updates.devices.length; i++) {
       const device = updates.devices[i]!;
       const change = { epoch: updates.epoch, version: updates.versions[i]!, since: updates.since[i]! };
-      const verdict = judgeChange(known.get(device), change);
-      if (verdict === 'old') continue;
-      if (verdict === 'gap') {
-        repair(device);
-        continue;
+      const before = known.get(device);
+      const readAhead = before && !before.sent && before.epoch === change.epoch;
+      if (!readAhead || change.version > before.version) {
+        const verdict = judgeChange(before, change);
+        if (verdict === 'old') continue;
+        if (verdict === 'gap') {
+          repair(device);
+          continue;
+        }
+        known.set(device, { epoch: change.epoch, version: change.version, sent: true });
       }
-      known.set(device, change);
       const fragment = updates.fragments[i]!;
       fragments.push(fragment);
       if (watched.has(device)) send(`twin:${site}/${device}`, device, updateMessage(site, [fragment]));
@@ -77,11 +90,7 @@ export async function openSiteFeed(options: {
         const devices = [...repairs];
         repairs.clear();
         try {
-          for (const twin of await snapshot(devices)) {
-            const message = snapshotMessage(`twin:${site}/${twin.device}`, [twin], 1, 1);
-            send(`site:${site}`, null, message);
-            if (watched.has(twin.device)) send(`twin:${site}/${twin.device}`, twin.device, message);
-          }
+          publish(await live.twins(site, devices));
         } catch (error) {
           logger.debug(
             { site, reason: (error as Error).message },
@@ -93,10 +102,38 @@ export async function openSiteFeed(options: {
     })();
   }
 
+  /** A Redis that came back older is no news: nothing of it is shown (C). */
+  function publish(twins: readonly TwinView[]): void {
+    for (const twin of twins) {
+      const { device, epoch, version } = twin;
+      if (!isNews(known.get(device), twin)) continue;
+      known.set(device, { epoch, version, sent: true });
+      const message = snapshotMessage(`twin:${site}/${device}`, [twin], 1, 1);
+      send(`site:${site}`, null, message);
+      if (watched.has(device)) send(`twin:${site}/${device}`, device, message);
+    }
+  }
+
+  const readAll = async () => live.twins(site, await live.devices(site));
+
   async function snapshot(devices: readonly string[] | 'all'): Promise<TwinView[]> {
-    const twins = await live.twins(site, devices === 'all' ? await live.devices(site) : devices);
-    for (const twin of twins) if (isNews(known.get(twin.device), twin)) known.set(twin.device, twin);
+    const twins = await (devices === 'all' ? readAll() : live.twins(site, devices));
+    for (const { device, epoch, version } of twins) {
+      if (!known.has(device)) known.set(device, { epoch, version, sent: false });
+    }
     return twins;
+  }
+
+  async function resync(): Promise<void> {
+    try {
+      const moved = (twin: TwinView) => {
+        const { epoch, version } = known.get(twin.device) ?? { epoch: 0, version: 0 };
+        return twin.epoch !== epoch || twin.version !== version;
+      };
+      publish((await readAll()).filter(moved));
+    } catch (error) {
+      logger.debug({ site, reason: (error as Error).message }, 'push: not read again, the next change tries');
+    }
   }
 
   return {
@@ -113,6 +150,7 @@ export async function openSiteFeed(options: {
       };
     },
     snapshot,
+    resync: () => void resync(),
     close() {
       closed = true;
       release();

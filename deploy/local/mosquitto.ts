@@ -4,7 +4,10 @@
  *
  * Mosquitto keeps its state in memory and rewrites the whole file at each save, inside its only thread. The file
  * holds retained messages, sessions, and what is queued for clients: small while the gateway keeps up, hundreds of
- * megabytes after it has been away for long.
+ * megabytes after it has been away for long. Saving by a count of changes therefore makes the broker slowest when
+ * the gateway is away. Measured on 2 cores, 100,000 QoS 1 messages of 85 bytes, messages/s while the subscriber
+ * keeps up / is away: every 100 changes 4,300 / 1,600; 1,000 changes 22,000 / 8,400; 10,000 changes 28,000 / 33,000;
+ * every 5 s 26,000 / 41,000. A fixed time also bounds the loss at low rates, where a count is never reached.
  */
 import { writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -30,7 +33,7 @@ export interface MosquittoOptions {
   readonly host?: string;
   /** At least one; nobody else is let in. The URL carries the first. */
   readonly users: readonly MosquittoUser[];
-  /** When to write the broker's state to disk; `{ changes: 1000 }`. */
+  /** When to write the broker's state to disk, which is what a power cut or a kill takes back; `{ seconds: 5 }`. */
   readonly save?: { readonly changes: number } | { readonly seconds: number };
   /** What may wait for one client that is away; beyond it Mosquitto drops the newest. 256 MiB. */
   readonly queuedBytesMax?: number;
@@ -95,7 +98,7 @@ interface Place {
 }
 
 function mosquittoConfig(options: MosquittoOptions, place: Place): string {
-  const save = options.save ?? { changes: 1000 };
+  const save = options.save ?? { seconds: 5 };
   return [
     `listener ${place.port} ${place.host}`,
     'allow_anonymous false',

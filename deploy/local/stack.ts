@@ -8,6 +8,7 @@ import { gatewayId, siteId } from '../../protocol/ids.ts';
 import { helloSubject, inboxPrefix, settledSubject } from '../../protocol/subjects.ts';
 import type { Binaries } from './binaries.ts';
 import { type NodeProcess, nodeProcess } from './node-process.ts';
+import { freePort } from './ports.ts';
 import {
   externalServer,
   type NatsUser,
@@ -107,7 +108,8 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       brokers.set(site, broker);
     }
 
-    let httpPort = options.httpPort ?? 0;
+    // Never 0: a socket bound that way keeps the port for a minute after its process was killed.
+    const httpPort = options.httpPort || (await freePort());
     const cloudEnv = {
       HOLDFAST_NATS_URL: nats.url,
       HOLDFAST_REDIS_URL: redis.url,
@@ -122,8 +124,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         env: { ...cloudEnv, HOLDFAST_HTTP_PORT: String(httpPort) },
       });
     let cloud = cloudProcess();
-    const started = await cloud.start();
-    httpPort = Number(started.port);
+    await cloud.start();
     releases.push(() => cloud.stop());
     const url = `http://127.0.0.1:${httpPort}`;
     report(`cloud node up at ${url}`);

@@ -14,9 +14,9 @@ import { median, rounded, table } from './tables.ts';
 import { measureWire } from './wire.ts';
 
 const ROUNDS = 5;
-const MESSAGES = 300_000;
+const MESSAGES = 200_000;
 /** Its rate decides, not its count: enough for 5 seconds or more. */
-const PEER_SHARE = 1 / 30;
+const PEER_SHARE = 1 / 33;
 const WARM_UP = { messages: 30_000, peerMessages: 2000 };
 const WIRE_MESSAGES = 100_000;
 

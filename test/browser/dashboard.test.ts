@@ -176,7 +176,7 @@ const words = (t: TestContext, browser: Browser, stack: RealStack) =>
 
 const alerts = (t: TestContext, browser: Browser, stack: RealStack) =>
   t.test('alerts: open on fleet, twin and list, then past', async s => {
-    await stack.pool.query(
+    await stack.postgres.query(
       `insert into holdfast.rule (id, metric, comparison, threshold, hysteresis, severity, device)
        values ('too-hot', 'heat', 'above', 30, 1, 'critical', 'oven')`,
     );

@@ -66,6 +66,23 @@ test('C, D: every held version against every incoming one', () => {
   }
 });
 
+test('C: an older snapshot changes nothing, an equal or newer one is taken', () => {
+  const table: Array<[epoch: number, version: number, taken: boolean]> = [
+    [5, 9, false],
+    [4, 99, false],
+    [5, 10, true],
+    [5, 11, true],
+    [6, 1, true],
+  ];
+  for (const [epoch, version, taken] of table) {
+    const fleet = emptyFleet();
+    apply(fleet, snapshot('site:demo', [twin('a', 5, 10, reading(20, 1_000))]));
+    apply(fleet, snapshot('twin:demo/a', [twin('a', epoch, version, reading(21, 2_000))]));
+    const value = fleet.twins.get('demo/a')?.metrics.get('temperature')?.value;
+    assert.equal(value, taken ? 21 : 20, `epoch ${epoch}, version ${version}`);
+  }
+});
+
 test('an unknown twin is new when the update is whole, and asked for when it is not', () => {
   const fleet = emptyFleet();
   assert.deepEqual(apply(fleet, update({ since: 3, version: 4 })).resync, ['demo/a']);

@@ -18,6 +18,9 @@ import {
   retryDelayMs,
 } from '../../cloud/dashboard/push-client.ts';
 
+/** What never arrives fails the test instead of holding up the run. */
+const bounded = { timeout: 20_000 };
+
 type Asked = { type: string; sites: string[]; twins: string[] };
 
 /** Values that arrive one by one, awaited one by one. */
@@ -89,7 +92,7 @@ function startClient(t: TestContext, url: string, options: Partial<PushClientOpt
   return { client, reach, frames };
 }
 
-test('what is wanted is asked for at every opening, and only the difference in between', async t => {
+test('what is wanted is asked for at every opening, and only the difference in between', bounded, async t => {
   const { url, messages, opened } = await startServer(t);
   const { client, reach, frames } = startClient(t, url);
   client.want({ sites: ['demo'], twins: [] });
@@ -115,29 +118,33 @@ test('what is wanted is asked for at every opening, and only the difference in b
   await reach('open');
 });
 
-test('a server that is not there: attempts grow, the time of the cut stays, retryNow ends the wait', async t => {
-  const free = createServer().listen(0, '127.0.0.1');
-  await once(free, 'listening');
-  const { port } = free.address() as { port: number };
-  free.close();
-  const delays: number[] = [];
-  const { client, reach } = startClient(t, `ws://127.0.0.1:${port}/push`, {
-    delayFor: attempt => {
-      delays.push(attempt);
-      return attempt < 3 ? 1 : 3_600_000;
-    },
-  });
-  client.start();
-  const first = await reach('waiting');
-  await reach('waiting');
-  const third = await reach('waiting');
-  assert.equal(third.downSince, first.downSince);
-  assert.deepEqual(delays, [1, 2, 3]);
-  client.retryNow();
-  assert.equal((await reach('connecting')).attempt, 3);
-});
+test(
+  'a server that hangs up: attempts grow, the time of the cut stays, retryNow ends the wait',
+  bounded,
+  async t => {
+    const refusing = createServer(socket => void socket.destroy()).listen(0, '127.0.0.1');
+    await once(refusing, 'listening');
+    t.after(() => refusing.close());
+    const { port } = refusing.address() as { port: number };
+    const delays: number[] = [];
+    const { client, reach } = startClient(t, `ws://127.0.0.1:${port}/push`, {
+      delayFor: attempt => {
+        delays.push(attempt);
+        return attempt < 3 ? 1 : 3_600_000;
+      },
+    });
+    client.start();
+    const first = await reach('waiting');
+    await reach('waiting');
+    const third = await reach('waiting');
+    assert.equal(third.downSince, first.downSince);
+    assert.deepEqual(delays, [1, 2, 3]);
+    client.retryNow();
+    assert.equal((await reach('connecting')).attempt, 3);
+  },
+);
 
-test('a connection that accepts and says nothing is given up', async t => {
+test('a connection that accepts and says nothing is given up', bounded, async t => {
   const sockets = new Set<Socket>();
   const silent = createServer(socket => void sockets.add(socket)).listen(0, '127.0.0.1');
   await once(silent, 'listening');
@@ -151,7 +158,7 @@ test('a connection that accepts and says nothing is given up', async t => {
   assert.equal((await reach('waiting')).reason, 'no answer from the server');
 });
 
-test('silence is asked about once and then taken for a dead link', async t => {
+test('silence is asked about once and then taken for a dead link', bounded, async t => {
   const { url, messages } = await startServer(t);
   const { client, reach } = startClient(t, url, { silenceMs: 40, delayFor: () => 3_600_000 });
   client.start();
@@ -160,7 +167,7 @@ test('silence is asked about once and then taken for a dead link', async t => {
   assert.equal((await reach('waiting')).reason, 'the server fell silent');
 });
 
-test('any frame answers the ping', async t => {
+test('any frame answers the ping', bounded, async t => {
   const { url, messages, opened } = await startServer(t);
   const { client, reach, frames } = startClient(t, url, { silenceMs: 40, delayFor: () => 3_600_000 });
   client.start();
@@ -175,33 +182,37 @@ test('any frame answers the ping', async t => {
   await reach('stopped');
 });
 
-test('a gap asks for the twin once, releases it when it came, and for the site when there are many', async t => {
-  const { url, messages } = await startServer(t);
-  const { client, reach } = startClient(t, url);
-  client.want({ sites: ['demo'], twins: [] });
-  client.start();
-  await reach('open');
-  await messages.take();
+test(
+  'a gap asks for the twin once, releases it when it came, and for the site when there are many',
+  bounded,
+  async t => {
+    const { url, messages } = await startServer(t);
+    const { client, reach } = startClient(t, url);
+    client.want({ sites: ['demo'], twins: [] });
+    client.start();
+    await reach('open');
+    await messages.take();
 
-  client.resync(['demo/a', 'elsewhere/b']);
-  client.resync(['demo/a']);
-  assert.deepEqual(await messages.take(), { type: 'subscribe', sites: [], twins: ['demo/a'] });
-  client.arrived('demo/a');
-  client.arrived('demo/a');
-  assert.deepEqual(await messages.take(), { type: 'unsubscribe', sites: [], twins: ['demo/a'] });
+    client.resync(['demo/a', 'elsewhere/b']);
+    client.resync(['demo/a']);
+    assert.deepEqual(await messages.take(), { type: 'subscribe', sites: [], twins: ['demo/a'] });
+    client.arrived('demo/a');
+    client.arrived('demo/a');
+    assert.deepEqual(await messages.take(), { type: 'unsubscribe', sites: [], twins: ['demo/a'] });
 
-  const many = Array.from({ length: 200 }, (_, index) => `demo/d${index}`);
-  client.resync(many);
-  client.resync(many);
-  client.askAgain({ sites: ['demo', 'unwanted'], twins: [] });
-  assert.deepEqual(await messages.take(), { type: 'subscribe', sites: ['demo'], twins: [] });
-  assert.deepEqual(
-    await messages.take(),
-    { type: 'subscribe', sites: ['demo'], twins: [] },
-    'that of askAgain',
-  );
-  assert.equal(messages.size, 0);
-});
+    const many = Array.from({ length: 200 }, (_, index) => `demo/d${index}`);
+    client.resync(many);
+    client.resync(many);
+    client.askAgain({ sites: ['demo', 'unwanted'], twins: [] });
+    assert.deepEqual(await messages.take(), { type: 'subscribe', sites: ['demo'], twins: [] });
+    assert.deepEqual(
+      await messages.take(),
+      { type: 'subscribe', sites: ['demo'], twins: [] },
+      'that of askAgain',
+    );
+    assert.equal(messages.size, 0);
+  },
+);
 
 test('retry delays: jittered below a doubling ceiling', () => {
   assert.equal(retryDelayMs(0, 0), 300);

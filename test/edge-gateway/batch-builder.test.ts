@@ -99,7 +99,10 @@ const payload = fc.oneof(
   { weight: 2, arbitrary: fc.constantFrom('21.5', 'online', '', 'NaN', '{"a":1e400}', '{', '😀', 'null') },
 );
 const frames: fc.Arbitrary<Frame[]> = fc
-  .tuple(fc.integer({ min: 1, max: 2 ** 40 }), fc.array(fc.tuple(topic, payload, fc.boolean()), { minLength: 1, maxLength: 40 }))
+  .tuple(
+    fc.integer({ min: 1, max: 2 ** 40 }),
+    fc.array(fc.tuple(topic, payload, fc.boolean()), { minLength: 1, maxLength: 40 }),
+  )
   .map(([first, list]) =>
     list.map(([where, what, retain], index) => frame(first + index, where, what, { retain })),
   );

@@ -21,7 +21,10 @@ function elements(payload: string, as = route): [number | null, Record<string, V
 
 function reasonFor(payload: string | Uint8Array): string {
   const outcome = read(payload);
-  assert.ok(!outcome.ok, `${Buffer.from(payload).toString().slice(0, 60)} was taken: ${JSON.stringify(outcome)}`);
+  assert.ok(
+    !outcome.ok,
+    `${Buffer.from(payload).toString().slice(0, 60)} was taken: ${JSON.stringify(outcome)}`,
+  );
   return outcome.reason;
 }
 
@@ -168,9 +171,17 @@ test('bad input is refused whole, with a reason that a person can act on (H)', (
     ['far too deep object', deep(20_000), /^nested deeper than 8 levels$/],
     ['array in array', '[[1,2]]', /^array inside an array$/],
     ['too many metrics', many(limits.metricsPerElementMax + 1), /^more than 256 metrics in one message$/],
-    ['too many elements', `[${'1,'.repeat(limits.elementsPerMessageMax)}1]`, /^array of 1025 elements, at most 1024$/],
+    [
+      'too many elements',
+      `[${'1,'.repeat(limits.elementsPerMessageMax)}1]`,
+      /^array of 1025 elements, at most 1024$/,
+    ],
     ['long name', `{"${'n'.repeat(129)}":1}`, /^a metric name is longer than 128 bytes$/],
-    ['long nested name', `{"${'n'.repeat(100)}":{"${'m'.repeat(100)}":1}}`, /^a metric name is longer than 128/],
+    [
+      'long nested name',
+      `{"${'n'.repeat(100)}":{"${'m'.repeat(100)}":1}}`,
+      /^a metric name is longer than 128/,
+    ],
     ['long name in UTF-8', `{"${'ü'.repeat(65)}":1}`, /^a metric name is longer than 128 bytes$/],
     ['long string', `"${'s'.repeat(4097)}"`, /^the value of "value" is longer than 4096 bytes$/],
     ['long string in UTF-8', `"${'😀'.repeat(1025)}"`, /^the value of "value" is longer than 4096 bytes$/],
@@ -245,9 +256,7 @@ test('any JSON, whole or damaged in one place, gives sound elements or a reason 
       { depthSize: 'small' },
       leaves,
       fc.array(tie('json'), { maxLength: 4 }),
-      fc
-        .array(fc.tuple(names, tie('json')), { maxLength: 5 })
-        .map(entries => ({ entries })),
+      fc.array(fc.tuple(names, tie('json')), { maxLength: 5 }).map(entries => ({ entries })),
     ),
   }));
   const text = (node: unknown): string => {

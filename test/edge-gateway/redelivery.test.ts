@@ -111,9 +111,12 @@ test('nothing that was not remembered is ever known', () => {
       duplicate: fc.boolean(),
     })
     .map(({ payload, packetId, ...rest }) => bare(packetId, payload, rest));
-  const steps = fc.array(fc.oneof({ weight: 6, arbitrary: messages }, { weight: 1, arbitrary: fc.boolean() }), {
-    maxLength: 40,
-  });
+  const steps = fc.array(
+    fc.oneof({ weight: 6, arbitrary: messages }, { weight: 1, arbitrary: fc.boolean() }),
+    {
+      maxLength: 40,
+    },
+  );
   fc.assert(
     fc.property(steps, list => {
       const redelivery = newRedelivery({ receiveMaximum: 2, window: 2 });

@@ -90,7 +90,10 @@ type Step =
   | { readonly type: 'catchUp' };
 
 const step: fc.Arbitrary<Step> = fc.oneof(
-  { weight: 5, arbitrary: fc.record({ type: fc.constant('take' as const), length: fc.integer({ min: 1, max: 6 }) }) },
+  {
+    weight: 5,
+    arbitrary: fc.record({ type: fc.constant('take' as const), length: fc.integer({ min: 1, max: 6 }) }),
+  },
   { weight: 5, arbitrary: fc.record({ type: fc.constant('ack' as const), which: fc.nat(5) }) },
   { weight: 1, arbitrary: fc.record({ type: fc.constant('fail' as const), which: fc.nat(5) }) },
   {

@@ -50,7 +50,11 @@ test('a topic that fits nothing says which would', () => {
 
 test('a bad device name says what a good one is', () => {
   for (const device of ['', ' ', 'a b', 'ünit', 'a*', '>', '+', '#', 'a\0', '😀', 'x'.repeat(129)]) {
-    for (const topic of [`devices/${device}/telemetry`, `assets/${device}/telemetry`, `sensors/t/${device}`]) {
+    for (const topic of [
+      `devices/${device}/telemetry`,
+      `assets/${device}/telemetry`,
+      `sensors/t/${device}`,
+    ]) {
       const outcome = routeTopic(topic);
       assert.equal(outcome.ok, false, topic);
       assert.match((outcome as { reason: string }).reason, /device name.*expected 1 to 128/, topic);
@@ -60,7 +64,17 @@ test('a bad device name says what a good one is', () => {
 
 test('any topic gives a route with a valid device or a reason, never an exception (H)', () => {
   const level = fc.oneof(
-    fc.constantFrom('devices', 'assets', 'sensors', 'telemetry', 'events', 'status', 'location', '__proto__', ''),
+    fc.constantFrom(
+      'devices',
+      'assets',
+      'sensors',
+      'telemetry',
+      'events',
+      'status',
+      'location',
+      '__proto__',
+      '',
+    ),
     fc.string({ unit: 'binary', maxLength: 12 }),
   );
   fc.assert(

@@ -28,6 +28,8 @@ export interface Publisher {
   reached(acknowledged: number): Promise<void>;
   /** Publishes no more; resolves when all is acknowledged. Rejects after a minute. */
   finish(): Promise<void>;
+  /** Publishes no more and closes the connections, whatever is acknowledged. */
+  stop(): Promise<void>;
 }
 
 const TICK_MS = 10;
@@ -120,13 +122,13 @@ export async function startPublisher(options: {
       return acknowledged;
     },
     reached: count => when(`waiting for ${count}`, () => acknowledged >= count),
-    async finish() {
+    finish() {
       clearInterval(timer);
-      try {
-        await when('finishing', () => acknowledged === published);
-      } finally {
-        await Promise.all(clients.map(client => client.endAsync(true)));
-      }
+      return when('finishing', () => acknowledged === published);
+    },
+    async stop() {
+      clearInterval(timer);
+      await Promise.all(clients.map(client => client.endAsync(true)));
     },
   };
 }

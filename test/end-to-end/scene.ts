@@ -44,9 +44,7 @@ export async function openScene(options: {
   const directory = mkdtempSync(join(tmpdir(), 'holdfast-test-'));
   // As root the database runs as somebody else, who has to get in.
   chmodSync(directory, 0o755);
-  const releases: (() => Promise<unknown> | void)[] = [
-    () => rmSync(directory, { recursive: true, force: true }),
-  ];
+  const releases: (() => unknown)[] = [() => rmSync(directory, { recursive: true, force: true })];
   const close = async () => {
     for (const release of releases.splice(0).reverse()) await release();
   };
@@ -86,8 +84,7 @@ export async function openScene(options: {
       redis,
       async get<T>(path: string): Promise<T> {
         const response = await fetch(stack.url + path, { signal: AbortSignal.timeout(5000) });
-        if (response.status !== 200)
-          throw new Error(`${path}: ${response.status} ${await response.text()}`);
+        if (response.status !== 200) throw new Error(`${path}: ${response.status} ${await response.text()}`);
         return (await response.json()) as T;
       },
       cloudNode: (name, env) =>
@@ -148,6 +145,14 @@ async function everyGatewayAtItsBroker(
 export async function gatewayEntries(scene: Scene): Promise<(GatewayEntry & { site: string })[]> {
   const { sites } = await scene.get<{ sites: { site: string; gateways: GatewayEntry[] }[] }>('/sites');
   return sites.flatMap(({ site, gateways }) => gateways.map(gateway => ({ site, ...gateway })));
+}
+
+/** What our own processes said last, for whoever looks at a failure. */
+export function lastWords(scene: Scene): string {
+  const processes = [scene.stack.cloud, ...scene.stack.gateways.values()];
+  return processes
+    .map(process => `--- ${process.name}\n${process.output().trim().split('\n').slice(-15).join('\n')}`)
+    .join('\n');
 }
 
 /**

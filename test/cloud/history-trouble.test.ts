@@ -1,0 +1,227 @@
+/** The history writer when PostgreSQL refuses, goes away, or hears nonsense. */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer } from 'node:net';
+import { before, test } from 'node:test';
+import pg, { type Pool } from 'pg';
+import { receiveBatch } from '../../cloud/actors/site.ts';
+import type { Server } from '../../deploy/local/servers.ts';
+import { boundClock } from '../../protocol/batch-rows.ts';
+import {
+  batchOf,
+  counted,
+  item,
+  ledger,
+  marks,
+  NOW,
+  openWriter,
+  readings,
+  type Sent,
+  SITE,
+} from './history.ts';
+import { atEnd, eventually, freshDatabase, startTestPostgres } from './servers.ts';
+import { tooHot } from './twins.ts';
+
+let server: Server;
+before(async () => {
+  server = await startTestPostgres();
+});
+
+const numbers = async (pool: Pool) => (await readings(pool)).map(({ value }) => value);
+const range = (from: number, to: number) => Array.from({ length: to - from }, (_, index) => from + index);
+
+test('rows that PostgreSQL refuses are found and quarantined; all others are stored (H)', async () => {
+  const pool = await freshDatabase(server);
+  await pool.query('alter table holdfast.message add constraint no_13 check (numbers[1] <> 13)');
+  const writer = await openWriter(pool);
+  const bad = new Set([7, 300, 301, 500]);
+  const batches = range(0, 4).map(index =>
+    batchOf(
+      1 + index * 125,
+      range(0, 125).map((at): Sent => {
+        const n = 1 + index * 125 + at;
+        return ['devices/a/telemetry', { n: bad.has(n) ? 13 : n + 1000 }];
+      }),
+    ),
+  );
+  await writer.write(...batches.map(batch => item(batch)));
+  assert.deepEqual(
+    await numbers(pool),
+    range(1, 501)
+      .filter(n => !bad.has(n))
+      .map(n => n + 1000),
+  );
+  const found = await marks(pool);
+  assert.deepEqual(
+    found.map(mark => mark.range),
+    ['[7,8)', '[300,301)', '[301,302)', '[500,501)'],
+  );
+  for (const { status, reason } of found) {
+    assert.equal(status, 'quarantined');
+    assert.match(reason, /^refused by PostgreSQL: .*no_13/);
+  }
+  assert.equal(await ledger(pool), '{[1,501)}');
+  assert.equal(writer.told().toString(), '{[1,501)}');
+});
+
+test('the cursor moves only when the whole of a refused transaction is through', async () => {
+  const pool = await freshDatabase(server);
+  await pool.query('alter table holdfast.message add constraint no_13 check (numbers[1] <> 13)');
+  const writer = await openWriter(pool);
+  await writer.write(item(counted(10, 8), { stream: { created: 's', sequence: 42 } }));
+  const { rows } = await pool.query('select stream_sequence::int as at from holdfast.stream_cursor');
+  assert.deepEqual(rows, [{ at: 42 }]);
+  assert.deepEqual(await numbers(pool), [10, 11, 12, 14, 15, 16, 17]);
+});
+
+test('text that PostgreSQL cannot hold: the value is quarantined, a name is made readable, the rest goes on (H)', async () => {
+  const pool = await freshDatabase(server);
+  const writer = await openWriter(pool);
+  // A gateway lets neither through; a batch could carry both.
+  const batch = batchOf(1, [
+    ['devices/a/telemetry', { n: 1 }],
+    ['devices/a/telemetry', { s: 'x' }],
+    ['devices/a/telemetry', { s: 'y' }],
+    ['devices/a/telemetry', { odd: 4 }],
+  ]);
+  const metrics = batch.metrics.map(metric => {
+    if (metric.type === 'string') return { ...metric, values: ['x\0', 'y'] };
+    return metric.name === 'odd' ? { ...metric, name: 'o\0d' } : metric;
+  });
+  await writer.write(item({ ...batch, metrics }));
+  assert.deepEqual(
+    (await readings(pool)).map(({ sequence, metric, text, value }) => [sequence, metric, text ?? value]),
+    [
+      [1, 'n', 1],
+      [3, 's', 'y'],
+      [4, 'o␀d', 4],
+    ],
+  );
+  assert.deepEqual(
+    (await marks(pool)).map(mark => mark.range),
+    ['[2,3)'],
+  );
+});
+
+test('a gateway whose clock stands before all time stops nobody (H, S)', async () => {
+  const pool = await freshDatabase(server);
+  const writer = await openWriter(pool);
+  const batch = batchOf(1, [
+    ['devices/a/telemetry', { temperature: 40 }],
+    ['nothing/fits', '1'],
+  ]);
+  batch.rows.at.fill(-1e300);
+  batch.rows.receivedAt.fill(-1e300);
+  boundClock(batch, NOW);
+  const setAside = batch.setAside.map(entry => ({ ...entry, receivedAt: -1e300 }));
+  const { changes, transitions } = receiveBatch(SITE, new Map(), batch, [tooHot]);
+  const twins = [...changes.values()].map(({ after }) => after);
+  await writer.write(item({ ...batch, setAside }, { twins, transitions }), item(counted(3, 1)));
+  assert.equal(await ledger(pool), '{[1,4)}');
+  assert.deepEqual(await numbers(pool), [3]);
+});
+
+test('what is refused along with the rows does not keep the writer busy without a pause', async () => {
+  const pool = await freshDatabase(server);
+  await pool.query('alter table holdfast.twin add constraint no_a check (device <> $$a$$)');
+  const writer = await openWriter(pool);
+  const batch = batchOf(1, [
+    ['devices/a/telemetry', { n: 1 }],
+    ['devices/b/telemetry', { n: 2 }],
+  ]);
+  const { changes } = receiveBatch(SITE, new Map(), batch, []);
+  writer.enqueue(item(batch, { twins: [...changes.values()].map(({ after }) => after) }));
+  await eventually('what can be stored is', async () => (await numbers(pool)).length > 0);
+  // Somebody repairs it: the writer goes on by itself.
+  await pool.query('alter table holdfast.twin drop constraint no_a');
+  await writer.write(item(counted(3, 1)));
+  assert.equal(await ledger(pool), '{[1,4)}');
+  const { rows } = await pool.query('select device from holdfast.twin order by device');
+  assert.deepEqual(rows, [{ device: 'a' }, { device: 'b' }]);
+});
+
+test('PostgreSQL is killed again and again in the middle of commits: everything exactly once (A, B, R)', async () => {
+  const pool = await freshDatabase(server);
+  const writer = await openWriter(pool);
+  const batches = 60;
+  const size = 50;
+  for (let kill = 0; kill < 3; kill++) {
+    for (let index = 0; index < batches / 3; index++) {
+      writer.enqueue(item(counted(1 + (kill * (batches / 3) + index) * size, size)));
+    }
+    const before = writer.notices.length;
+    await eventually('a commit has happened', () => writer.notices.length > before);
+    await server.kill();
+    await server.start();
+  }
+  await writer.write(item(counted(1 + batches * size, 1)));
+  assert.deepEqual(await numbers(pool), range(1, 2 + batches * size));
+  assert.equal(await ledger(pool), `{[1,${2 + batches * size})}`);
+});
+
+test('the answer to a commit is lost: the rows are there once, and the writer goes on (B)', async () => {
+  const pool = await freshDatabase(server);
+  const there = new URL(String(pool.options.connectionString));
+  let cutAnswers = 0;
+  // Passes everything on, and when told to, ends the connection in place of the answer to the next COMMIT.
+  const proxy = createServer(client => {
+    const upstream = connect(Number(there.port), there.hostname);
+    let committing = false;
+    client.on('data', chunk => {
+      committing ||= chunk.includes('holdfast.settle(');
+      upstream.write(chunk);
+    });
+    upstream.on('data', chunk => {
+      if (committing && cutAnswers > 0 && chunk.includes('COMMIT')) {
+        cutAnswers--;
+        client.destroy();
+        upstream.destroy();
+      } else client.write(chunk);
+    });
+    for (const [one, other] of [
+      [client, upstream],
+      [upstream, client],
+    ] as const) {
+      one.on('error', () => other.destroy());
+      one.on('close', () => other.destroy());
+    }
+  });
+  proxy.listen(0, '127.0.0.1');
+  await once(proxy, 'listening');
+  const through = new pg.Pool({
+    host: '127.0.0.1',
+    port: (proxy.address() as AddressInfo).port,
+    database: there.pathname.slice(1),
+    user: there.username,
+    password: there.password,
+  });
+  through.on('error', () => {});
+  atEnd(async () => {
+    await through.end();
+    proxy.close();
+  });
+
+  const writer = await openWriter(through);
+  await writer.write(item(counted(1, 3)));
+  cutAnswers = 2;
+  await writer.write(item(counted(4, 3)));
+  await writer.write(item(counted(6, 3)));
+  assert.equal(cutAnswers, 0);
+  assert.deepEqual(await numbers(pool), range(1, 9));
+  assert.equal(await ledger(pool), '{[1,9)}');
+});
+
+test('PostgreSQL is away when the writer closes: it ends within its time, and nothing is lost for the next (A)', async () => {
+  const pool = await freshDatabase(server);
+  const first = await openWriter(pool);
+  await first.write(item(counted(1, 5)));
+  await server.kill();
+  first.enqueue(item(counted(6, 5)));
+  await first.close(200);
+  assert.equal(first.told().toString(), '{[1,6)}');
+  await server.start();
+  await eventually('it answers', async () => (await pool.query('select 1')).rowCount === 1);
+  const second = await openWriter(pool);
+  await second.write(item(counted(1, 10)));
+  assert.deepEqual(await numbers(pool), range(1, 11));
+});

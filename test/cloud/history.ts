@@ -1,0 +1,161 @@
+/** What the tests of history share: batches made of messages the way a gateway makes them, and a writer to put them in. */
+import type { Pool } from 'pg';
+import { newBudget } from '../../cloud/history/budget.ts';
+import { openDictionary } from '../../cloud/history/dictionary.ts';
+import {
+  type HistoryItem,
+  type HistoryWriter,
+  openHistoryWriter,
+  type SettledNotice,
+} from '../../cloud/history/writer.ts';
+import { claimPartitions } from '../../cloud/ownership.ts';
+import { buildBatch } from '../../edge-gateway/batch-builder.ts';
+import type { ReadingsBatch } from '../../protocol/batch.ts';
+import { gatewayId, type LogId, siteId } from '../../protocol/ids.ts';
+import { RangeSet } from '../../protocol/range-set.ts';
+import { frame, LOG_ID } from '../edge-gateway/frames.ts';
+import { atEnd, eventually, silentLogger } from './servers.ts';
+
+export const SITE = siteId('demo');
+export const GATEWAY = gatewayId('edge-1');
+/** All tests live at this moment. */
+export const NOW = Date.UTC(2026, 0, 15, 12);
+export const DAY_MS = 86_400_000;
+
+/** `[topic, payload]`; a payload that is no string is written as JSON. */
+export type Sent = readonly [topic: string, payload: unknown];
+
+export function batchOf(
+  firstSequence: number,
+  messages: readonly Sent[],
+  logId: LogId = LOG_ID,
+): ReadingsBatch {
+  return buildBatch(
+    logId,
+    messages.map(([topic, payload], index) =>
+      frame(firstSequence + index, topic, typeof payload === 'string' ? payload : JSON.stringify(payload), {
+        receivedAt: NOW - 1000 + index,
+      }),
+    ),
+  );
+}
+
+/** `count` messages of one device, each with its own sequence as the value `n`. */
+export const counted = (first: number, count: number, device = 'pump'): ReadingsBatch =>
+  batchOf(
+    first,
+    Array.from(
+      { length: count },
+      (_, index) => [`devices/${device}/telemetry`, { n: first + index }] as const,
+    ),
+  );
+
+let streamSequence = 0;
+
+export const item = (batch: HistoryItem['batch'], more: Partial<HistoryItem> = {}): HistoryItem => ({
+  lane: 'live',
+  stream: { created: 'stream-1', sequence: ++streamSequence },
+  site: SITE,
+  gateway: GATEWAY,
+  batch,
+  poison: null,
+  twins: [],
+  transitions: [],
+  bytes: 1000,
+  ...more,
+});
+
+export interface TestWriter extends HistoryWriter {
+  readonly notices: SettledNotice[];
+  readonly incidents: string[];
+  readonly stale: () => boolean;
+  readonly epoch: number;
+  /** What the gateway was told of one log. */
+  told(logId?: LogId): RangeSet;
+  /** Puts the items in and waits until they are through. */
+  write(...items: HistoryItem[]): Promise<void>;
+}
+
+export async function openWriter(
+  pool: Pool,
+  options: { readonly epoch?: number; readonly commitIntervalMs?: number } = {},
+): Promise<TestWriter> {
+  const epoch = options.epoch ?? (await claimPartitions(pool, 'test', 1))[0]!.epoch;
+  const notices: SettledNotice[] = [];
+  const incidents: string[] = [];
+  const budget = newBudget(64 * 1024 * 1024);
+  let isStale = false;
+  const writer = openHistoryWriter({
+    pool,
+    dictionary: openDictionary(pool),
+    partition: 0,
+    epoch,
+    budget,
+    logger: silentLogger,
+    commitIntervalMs: options.commitIntervalMs ?? 0,
+    retentionMs: 90 * DAY_MS,
+    now: () => NOW,
+    onSettled(more, _, transitions) {
+      notices.push(...more);
+      incidents.push(...transitions.map(({ id }) => id));
+    },
+    onStaleEpoch: () => {
+      isStale = true;
+    },
+  });
+  atEnd(() => writer.close(1000));
+  return {
+    enqueue: one => writer.enqueue(one),
+    close: deadlineMs => writer.close(deadlineMs),
+    get queued() {
+      return writer.queued;
+    },
+    notices,
+    incidents,
+    epoch,
+    stale: () => isStale,
+    told: (logId = LOG_ID) =>
+      notices
+        .filter(notice => notice.logId === logId)
+        .reduce((all, { ranges }) => all.union(ranges), RangeSet.empty),
+    async write(...items) {
+      for (const one of items) writer.enqueue(one);
+      await eventually('everything is written', () => budget.bytes === 0 || isStale);
+    },
+  };
+}
+
+export interface Stored {
+  readonly device: string;
+  readonly metric: string;
+  readonly time: number;
+  readonly value: number | null;
+  readonly text: string | null;
+  readonly truth: boolean | null;
+  readonly kind: string;
+  readonly sequence: number;
+  readonly element: number;
+}
+
+/** All of the view `reading`, in the order of its key. */
+export async function readings(pool: Pool): Promise<Stored[]> {
+  const { rows } = await pool.query(
+    `select device, metric, extract(epoch from time)::float8 * 1000 as time, value, text, truth, kind, sequence::float8, element
+       from holdfast.reading order by log, sequence, element, metric`,
+  );
+  return rows as Stored[];
+}
+
+export async function ledger(pool: Pool, logId: LogId = LOG_ID): Promise<string> {
+  const { rows } = await pool.query('select settled::text from holdfast.gateway_log where log_id = $1', [
+    logId,
+  ]);
+  return rows[0]?.settled ?? 'no such log';
+}
+
+export async function marks(pool: Pool): Promise<{ range: string; status: string; reason: string }[]> {
+  const { rows } = await pool.query(
+    'select range::text, status, reason from holdfast.ledger_mark m order by log, m.range',
+  );
+  return rows;
+}

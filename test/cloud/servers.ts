@@ -1,0 +1,82 @@
+/** Real servers for the tests of this folder, each file its own; everything is gone when the file ends. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after } from 'node:test';
+import pg from 'pg';
+import { pino } from 'pino';
+import { migrate } from '../../cloud/migrate.ts';
+import { defaultCacheDirectory, findBinaries } from '../../deploy/local/find-servers.ts';
+import { type Server, startPostgres, startRedis } from '../../deploy/local/servers.ts';
+
+export const silentLogger = pino({ level: 'silent' });
+
+const releases: (() => Promise<unknown>)[] = [];
+
+/** Runs when the file's last test is over, last registered first. */
+export function atEnd(release: () => Promise<unknown>): void {
+  releases.push(release);
+}
+after(async () => {
+  for (const release of releases.reverse()) await release();
+});
+
+async function started(name: 'redis' | 'postgres'): Promise<Server> {
+  const binaries = await findBinaries({
+    cacheDirectory: defaultCacheDirectory,
+    report: line => process.stderr.write(`${line}\n`),
+    need: [name],
+  });
+  const directory = await mkdtemp(join(tmpdir(), `holdfast-test-${name}-`));
+  const server = await (name === 'redis' ? startRedis : startPostgres)({ binaries, directory });
+  atEnd(async () => {
+    await server.kill();
+    await rm(directory, { recursive: true, force: true });
+  });
+  return server;
+}
+
+export const startTestRedis = (): Promise<Server> => started('redis');
+export const startTestPostgres = (): Promise<Server> => started('postgres');
+
+let databases = 0;
+
+/** A database of its own with the schema in it, and a pool on it that survives the server's death. */
+export async function freshDatabase(
+  server: Server,
+  options: { readonly sessionTimeZone?: string; readonly poolMax?: number } = {},
+): Promise<pg.Pool> {
+  const name = `t${++databases}`;
+  const administrator = new pg.Client({ connectionString: server.url });
+  await administrator.connect();
+  await administrator.query(`create database ${name}`);
+  if (options.sessionTimeZone) {
+    await administrator.query(`alter database ${name} set timezone = '${options.sessionTimeZone}'`);
+  }
+  await administrator.end();
+  const url = new URL(server.url);
+  url.pathname = `/${name}`;
+  const pool = new pg.Pool({
+    connectionString: url.href,
+    max: options.poolMax ?? 4,
+    connectionTimeoutMillis: 2000,
+  });
+  pool.on('error', () => {});
+  atEnd(() => pool.end());
+  await migrate(pool, 64);
+  return pool;
+}
+
+/** Asks until the answer is yes: for what another process does in its own time. */
+export async function eventually(what: string, isSo: () => Promise<boolean> | boolean): Promise<void> {
+  const until = performance.now() + 30_000;
+  for (;;) {
+    try {
+      if (await isSo()) return;
+    } catch (error) {
+      if (performance.now() > until) throw error;
+    }
+    if (performance.now() > until) throw new Error(`not within 30 s: ${what}`);
+    await new Promise(resolve => setTimeout(resolve, 20));
+  }
+}
