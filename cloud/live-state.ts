@@ -2,7 +2,7 @@
  * Live state in Redis: what dashboards and the API read, and what a node that takes over goes on from.
  *
  *   {site}:fence         the highest epoch that has written for the site (D)
- *   {site}:twins         sorted set: device → seenAt, the list of the site's twins
+ *   {site}:twins         sorted set: device → last write in ms, the list of the site's twins
  *   {site}:twin:<device> the twin as stored JSON, with a time to live
  *   {site}:outbox        hash: incident id → transition not yet in history
  *
@@ -125,10 +125,10 @@ export async function openLiveState(options: {
       const chunk = twins.slice(start, start + TWINS_PER_CALL);
       const entries = start === 0 ? transitions : [];
       const keyList = [keys.fence(site), keys.index(site), keys.outbox(site)];
-      const values: (string | number)[] = [epoch, twinTtlSeconds, chunk.length, entries.length];
+      const values: (string | number)[] = [epoch, twinTtlSeconds, chunk.length, entries.length, Date.now()];
       for (const twin of chunk) {
         keyList.push(keys.twin(site, twin.device));
-        values.push(twin.device, twin.seenAt, storeTwin(twin, epoch));
+        values.push(twin.device, storeTwin(twin, epoch));
       }
       for (const entry of entries) values.push(entry.id, JSON.stringify(entry));
       calls.push(writer.writeTwins(String(keyList.length), ...keyList, ...values.map(String)));

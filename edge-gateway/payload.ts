@@ -77,7 +77,7 @@ function readElement(json: Json, { prefix, bareName }: Pick<Route, 'prefix' | 'b
   let at: number | null = null;
   for (const name in json) {
     const member = json[name]!;
-    if (name === 'ts' || name === 'timestamp') at = readTime(member);
+    if (name === 'ts' || name === 'timestamp') at = member === null ? null : readTime(member);
     else if (name === 'values' && isObject(member)) flatten(names, values, prefix, member, 1);
     else if (typeof member === 'object' && member !== null)
       flatten(names, values, `${prefix}${checkName(name)}.`, member, 1);
@@ -159,9 +159,13 @@ function readTime(json: Json): number {
   );
 }
 
-/** `Date.parse` alone would take "12" for a December. */
+/** `Date.parse` alone would take "12" for a December, and a time without a zone for one of this machine's zone. */
 const ISO_8601 = /^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?$/i;
-const parseTime = (text: string): number => (ISO_8601.test(text) ? Date.parse(text) : Number.NaN);
+function parseTime(text: string): number {
+  const [, time, , , zone] = ISO_8601.exec(text) ?? [];
+  if (!ISO_8601.test(text)) return Number.NaN;
+  return Date.parse(time && !zone ? `${text}Z` : text);
+}
 
 /** Seconds until the year 5138, else milliseconds until the same, else microseconds. */
 function scaleTime(value: number): number {

@@ -63,6 +63,7 @@ create table device (
 -- The set of metrics that one message carries. Numbers come first, then booleans, then strings.
 create table shape (
   id        int generated always as identity primary key,
+  -- SHA-256 of the names by type: the names themselves may be too long for an index.
   signature text not null unique
 );
 create table shape_metric (

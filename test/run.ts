@@ -8,7 +8,7 @@
  * `N passed, N failed`; the exit code is 0 when nothing failed.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { chmodSync, globSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -26,7 +26,9 @@ interface Job {
 
 const project = fileURLToPath(new URL('..', import.meta.url));
 const tools = join(project, 'node_modules', '.bin');
+/** Everybody's temporary folder, so that nothing stays behind whoever is killed. PostgreSQL's own user passes through. */
 const scratch = mkdtempSync(join(tmpdir(), 'holdfast-test-'));
+chmodSync(scratch, 0o711);
 
 /** Whole stacks: two of them at a time would starve one another. */
 const ALONE = ['test/end-to-end/', 'test/browser/', 'test/local/'];
@@ -52,7 +54,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     setTimeout(() => process.exit(), KILL_AFTER_MS).unref();
   });
 }
-process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
+process.on('exit', () => rmSync(scratch, { recursive: true, force: true, maxRetries: 5 }));
 
 const startedAt = performance.now();
 const jobs = [...checks(), ...testFiles()].filter(
@@ -148,7 +150,11 @@ function runToEnd({ command, args, timeoutMs }: Job): Promise<{ trouble: string 
   return new Promise(resolve => {
     // Without the variable of an outer `node --test`, which would change what the file reports to.
     const { NODE_TEST_CONTEXT: _, ...env } = process.env;
-    const child = spawn(command, args, { cwd: project, env, stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(command, args, {
+      cwd: project,
+      env: { ...env, TMPDIR: scratch },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
     running.add(child);
     let output = '';
     let timedOut = false;

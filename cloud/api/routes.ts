@@ -15,9 +15,9 @@ import { type SiteDirectory, siteNames } from './site-directory.ts';
 const limit = (initial: number, max: number) => z.coerce.number().int().min(1).max(max).default(initial);
 const site = z.string().refine(isSiteId, 'not a site name').optional();
 const device = z.string().refine(isDeviceId, 'not a device name').optional();
-/** Milliseconds since 1970, or ISO 8601. */
+/** Milliseconds since 1970, or ISO 8601; within what PostgreSQL and JavaScript both hold. */
 const time = z.union([
-  z.coerce.number(),
+  z.coerce.number().min(Date.UTC(0)).max(8.64e15),
   z.iso.datetime({ offset: true }).transform(text => Date.parse(text)),
 ]);
 
@@ -28,7 +28,10 @@ const TwinsQuery = z.object({
   after: z.string().optional(),
 });
 const HistoryQuery = z.object({
-  metric: z.string().min(1),
+  metric: z
+    .string()
+    .min(1)
+    .refine(text => !text.includes('\0'), 'contains U+0000'),
   from: time.optional(),
   to: time.optional(),
   limit: limit(20_000, 50_000),
@@ -54,11 +57,16 @@ export function registerRoutes(options: {
   get('/health', () => options.health());
 
   get('/sites', async () => {
-    const sites = await directory.sites();
+    const present = [...options.gateways.gateways.values()];
+    const sites = new Map((await directory.sites()).map(entry => [entry.site, entry]));
+    // A gateway that has never had a message is there too: it says why, such as a broker that refuses it.
+    for (const gateway of present) {
+      if (!sites.has(gateway.site)) sites.set(gateway.site, { site: gateway.site, twins: 0 });
+    }
     return {
-      sites: sites.map(entry => ({
+      sites: [...sites.values()].map(entry => ({
         ...entry,
-        gateways: [...options.gateways.gateways.values()]
+        gateways: present
           .filter(gateway => gateway.site === entry.site)
           .map(({ gateway, lastHelloAt, report }) => ({ gateway, lastHelloAt, ...report })),
       })),
@@ -98,6 +106,9 @@ export function registerRoutes(options: {
   });
 
   get('/twins/:site/:device/history', async ({ parameters: [siteName = '', deviceName = ''], query }) => {
+    if (!isSiteId(siteName) || !isDeviceId(deviceName)) {
+      throw new Problem(404, 'Not found', `no twin ${siteName}/${deviceName}`);
+    }
     const { metric, from, to, limit: pointsMax } = HistoryQuery.parse(Object.fromEntries(query));
     const until = to ?? Date.now();
     const since = from ?? until - HOUR_MS;

@@ -213,11 +213,15 @@ export function openHistoryWriter(options: {
     const total = works.reduce((sum, work) => sum + work.fresh.size, 0);
     if (total === 0) return { outcome: 'unavailable', reason };
     if (total === 1) {
+      // First without what goes along: a twin or incident that is refused must not put the blame on a good row (A).
+      if (items.length > 0) {
+        const alone = await commitWorks(works, []);
+        return alone.outcome === 'committed' ? commitWorks([], items) : alone;
+      }
       const { item, log, fresh } = works[0]!;
-      // Not the row, then, but what goes along with it.
       if (item.poison) return { outcome: 'unavailable', reason };
       const poison = { reason: `refused by PostgreSQL: ${reason}`, bytes: new Uint8Array() };
-      return commitWorks([{ item: { ...item, poison }, log, fresh }], items);
+      return commitWorks([{ item: { ...item, poison }, log, fresh }], []);
     }
     const [first, second] = halve(works, Math.floor(total / 2));
     const outcome = await commitWorks(first, []);

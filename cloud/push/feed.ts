@@ -15,7 +15,9 @@ export function judgeChange(
 ): ChangeVerdict {
   if (!known) return change.since === 0 ? 'forward' : 'gap';
   if (change.epoch < known.epoch) return 'old';
-  if (change.epoch === known.epoch && change.version <= known.version) return 'old';
+  // The old owner's last versions may not be what the new one went on from.
+  if (change.epoch > known.epoch) return 'gap';
+  if (change.version <= known.version) return 'old';
   return change.since === known.version ? 'forward' : 'gap';
 }
 

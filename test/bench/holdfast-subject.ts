@@ -8,11 +8,16 @@ import { benchSites, pidOf, type StoredCount, type Subject } from './subject.ts'
 
 const STORED_POLL_MS = 20;
 
+export interface BatchTotals {
+  readonly batches: number;
+  readonly bytes: number;
+}
+
 export interface HoldfastSubject extends Subject {
   readonly stack: Stack;
   readonly pool: pg.Pool;
-  /** Batches and messages that the cloud has taken so far. */
-  totals(): Promise<{ batches: number; messages: number }>;
+  /** Batches that the cloud has taken so far, and their bytes as they were encoded. */
+  totals(): Promise<BatchTotals>;
 }
 
 export async function startHoldfast(
@@ -72,7 +77,7 @@ export async function startHoldfast(
     },
     async totals() {
       const response = await fetch(`${stack.url}/health`);
-      const { totals } = (await response.json()) as { totals: { batches: number; messages: number } };
+      const { totals } = (await response.json()) as { totals: BatchTotals };
       return totals;
     },
     output: () =>

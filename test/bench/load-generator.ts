@@ -28,16 +28,20 @@ export async function startLoadGenerator(options: {
 
   const answer = <T extends { type: string }>(type: T['type']) =>
     new Promise<T>((resolve, reject) => {
+      const forgetExit = generator.onUnexpectedExit(reason =>
+        reject(new Error(`the load generator ${reason}: ${generator.output()}`)),
+      );
       const release = generator.onMessage(message => {
         if (message.type !== type) return;
         release();
+        forgetExit();
         resolve(message as unknown as T);
       });
-      generator.onUnexpectedExit(reason =>
-        reject(new Error(`the load generator ${reason}: ${generator.output()}`)),
-      );
     });
-  const send = (command: LoadCommand) => generator.send(command);
+  let stopped = false;
+  const send = (command: LoadCommand) => {
+    if (!stopped) generator.send(command);
+  };
 
   return {
     prepare(messages) {
@@ -47,6 +51,9 @@ export async function startLoadGenerator(options: {
     },
     allow: until => send({ type: 'allow', until }),
     done: () => answer<Done>('done'),
-    stop: () => generator.stop(),
+    stop() {
+      stopped = true;
+      return generator.stop();
+    },
   };
 }

@@ -90,10 +90,20 @@ export const pipeline: Benchmark = {
         cpuTable('Holdfast', ours),
         cpuTable('straightforward', theirs),
         table([
-          ['bytes per reading', 'wire', 'up', 'down', 'gzip', 'raw JSON', 'messages per batch'],
+          [
+            'bytes per reading',
+            'wire',
+            'batches alone',
+            'up',
+            'down',
+            'gzip',
+            'raw JSON',
+            'messages per batch',
+          ],
           [
             `${wire.messages} messages`,
             rounded(wire.wire_bytes_per_reading, 3),
+            rounded(wire.batch_bytes_per_reading, 3),
             rounded(wire.wire_up_bytes_per_reading, 3),
             rounded(wire.wire_down_bytes_per_reading, 3),
             rounded(wire.wire_gzip_bytes_per_reading, 3),

@@ -37,8 +37,7 @@ export async function runRound(subject: Subject, load: LoadGenerator, messages: 
   const pushed = subject.push.expect(prepared, past => load.allow(past + WINDOW_MESSAGES));
   load.allow(WINDOW_MESSAGES);
   const complete = (async () => {
-    const outcome = await done;
-    await pushed;
+    const [outcome] = await Promise.all([done, pushed]);
     await subject.stored(prepared.messages);
     return outcome;
   })();

@@ -22,6 +22,8 @@ const QUIET_MS = 300;
 export interface WireFigures {
   readonly messages: number;
   readonly wire_bytes_per_reading: number;
+  /** Of that the encoded batches alone. */
+  readonly batch_bytes_per_reading: number;
   readonly wire_up_bytes_per_reading: number;
   readonly wire_down_bytes_per_reading: number;
   /** The same batches as gzipped lines of topic and payload, without any framing. */
@@ -70,10 +72,11 @@ export async function measureWire(options: {
   await quiet(() => carried('up') + carried('down'));
   const up = carried('up') - before.up;
   const down = carried('down') - before.down;
-  const { batches } = await subject.totals();
+  const { batches, bytes } = await subject.totals();
   return {
     messages: round.messages,
     wire_bytes_per_reading: (up + down) / round.readings,
+    batch_bytes_per_reading: (bytes - before.bytes) / round.readings,
     wire_up_bytes_per_reading: up / round.readings,
     wire_down_bytes_per_reading: down / round.readings,
     wire_gzip_bytes_per_reading: gzipOfBatches(startMs, round.messages) / round.readings,

@@ -332,8 +332,10 @@ test('what is asked wrongly over HTTP is answered with what is wrong', async () 
     [`/twins/${SITE}/x/history?metric=a&from=2&to=1`, 400, /from lies after to/],
     [`/twins/${SITE}/x/history?metric=a&from=yesterday`, 400, /from/],
     ['/twins/%ff/x', 400, /percent-encoded/],
-    [`/twins/${SITE}/x%00/history?metric=a`, 400, /./],
-    [`/twins/${SITE}/x/history?metric=a%00b`, 400, /./],
+    [`/twins/${SITE}/x%00/history?metric=a`, 404, /no twin/],
+    [`/twins/${SITE}/x/history?metric=a&from=1e300`, 400, /from/],
+    [`/twins/${SITE}/x/history?metric=a&from=-1e15`, 400, /from/],
+    [`/twins/${SITE}/x/history?metric=a%00b`, 400, /U\+0000/],
   ];
   for (const [path, status, detail] of wrong) {
     const response = await fetch(scene.stack.url + path);

@@ -166,7 +166,7 @@ test('a broker that refuses the password: said in the log and in /sites, and tri
   const gateway = scene.gateway('lonely', 'gw-1', { HOLDFAST_MQTT_URL: withUser(server.url, user) });
   await gateway.start();
   const expected =
-    /the broker at 127\.0\.0\.1:\d+ refuses user "gateway-2" \(.+\): check the user and password in HOLDFAST_MQTT_URL/;
+    /the broker at 127\.0\.0\.1:\d+ refuses user \\?"gateway-2\\?" \(.+\): check the user and password in HOLDFAST_MQTT_URL/;
   await until('the reason is in the log', 10_000, () => expected.test(gateway.output()));
   assert.ok(!gateway.output().includes(user.password), 'the password is not in the log');
   await until('the reason is in /sites', 15_000, async () => {
