@@ -58,8 +58,8 @@ export async function openLiveState(options: {
   logger: Logger;
   /** A connection is new: writing goes on when the promise resolves. Must read the lease again (D). */
   confirmLease: () => Promise<void>;
-  /** Writing goes on: whatever Redis missed, or lost, has to be written again (R). */
-  onWritable: () => void;
+  /** Writing goes on: whatever Redis missed, or lost, has to be written again (R). Readers wait for that to be done. */
+  onWritable: () => unknown;
 }): Promise<LiveState> {
   const { logger, twinTtlSeconds } = options;
   const script = await readFile(new URL('./live-state.lua', import.meta.url), 'utf8');
@@ -77,6 +77,8 @@ export async function openLiveState(options: {
   const writer = new Redis(options.url, { ...settings, scripts: { writeTwins: { lua: script } } });
   const reader = new Redis(options.url, settings);
   let mayWrite = false;
+  /** False while a Redis that came back is filled again: half a fleet must not be taken for the whole. */
+  let mayRead = false;
   let connection = 0;
   let closed = false;
 
@@ -90,6 +92,7 @@ export async function openLiveState(options: {
   reader.on('error', onError);
   writer.on('close', () => {
     mayWrite = false;
+    mayRead = false;
   });
   writer.on('ready', () => {
     const mine = ++connection;
@@ -101,7 +104,8 @@ export async function openLiveState(options: {
         mayWrite = true;
         lastReason = '';
         logger.info('redis: connected');
-        options.onWritable();
+        await options.onWritable();
+        if (mine === connection && mayWrite) mayRead = true;
         resolveFirst();
       } catch (error) {
         logger.warn({ reason: (error as Error).message }, 'redis: lease not confirmed, connecting again');
@@ -159,6 +163,9 @@ export async function openLiveState(options: {
   }
 
   const devices = (site: string) => reader.zrange(keys.index(site), '0', '-1');
+  const whole = async () => {
+    if (!mayRead) throw new Error('redis: not connected, or being filled again');
+  };
 
   return {
     writeTwins,
@@ -186,11 +193,12 @@ export async function openLiveState(options: {
       }
     },
     async twin(site, device) {
+      await whole();
       const json = await reader.get(keys.twin(site, device));
       return json === null ? null : viewStoredTwin(site, device, json);
     },
-    twins: (site, wanted) => readTwins(site, wanted, viewStoredTwin),
-    devices,
+    twins: (site, wanted) => whole().then(() => readTwins(site, wanted, viewStoredTwin)),
+    devices: site => whole().then(() => devices(site)),
     get connected() {
       return mayWrite;
     },

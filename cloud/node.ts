@@ -148,9 +148,7 @@ export async function startCloudNode(
     twinTtlSeconds: config.twinTtlSeconds,
     logger,
     confirmLease,
-    onWritable: () => {
-      for (const partition of partitionsOpen) partition.rewriteLive();
-    },
+    onWritable: () => Promise.all(partitionsOpen.map(partition => partition.rewriteLive())),
   });
   releases.push(() => live.close());
   const rules = openRuleBook(pool, logger);
@@ -188,6 +186,9 @@ export async function startCloudNode(
   releases.push(async () => {
     await Promise.all(partitionsOpen.map(partition => partition.close(DRAIN_MS)));
   });
+
+  // Nobody is shown half a fleet.
+  await Promise.all(partitionsOpen.map(partition => partition.activated));
 
   const push = openPushNode({ app, path: '/push', nats, live, logger });
   releases.push(() => push.close());

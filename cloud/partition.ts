@@ -81,7 +81,9 @@ export interface Partition {
   /** Batches waiting for history. */
   readonly queued: number;
   relocate(): void;
-  rewriteLive(): void;
+  /** Resolves when every site that history knew at the start is in Redis, as far as that is possible now. */
+  readonly activated: Promise<unknown>;
+  rewriteLive(): Promise<void>;
   close(deadlineMs: number): Promise<void>;
 }
 
@@ -241,9 +243,13 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
   );
 
   // Dashboards see twins of sites that are silent too, even when Redis came up empty.
-  for (const site of owned.sites) {
-    siteActor(site).catch(error => logger.debug({ site, reason: error.message }, 'site: not activated yet'));
-  }
+  const activated = Promise.all(
+    owned.sites.map(site =>
+      siteActor(site).catch(error =>
+        logger.debug({ site, reason: error.message }, 'site: not activated yet'),
+      ),
+    ),
+  );
 
   return {
     id,
@@ -256,8 +262,9 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
     relocate() {
       for (const pump of pumps) pump.relocate();
     },
-    rewriteLive() {
-      for (const actor of sites.values()) actor.rewrite();
+    activated,
+    async rewriteLive() {
+      await Promise.all([...sites.values()].map(actor => actor.rewrite()));
     },
     async close(deadlineMs) {
       closing.reject(new Error('the partition is closing'));

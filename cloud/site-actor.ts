@@ -36,8 +36,8 @@ export interface SiteActor {
     rules: readonly ThresholdRule[],
   ): { twins: readonly TwinState[]; transitions: readonly IncidentTransition[] };
   room(): Promise<void>;
-  /** Writes every twin again, for a Redis that came back empty or older. */
-  rewrite(): void;
+  /** Writes every twin again, for a Redis that came back empty or older. Resolves when it is tried. */
+  rewrite(): Promise<void>;
 }
 
 const WRITES_UNDER_WAY_MAX = 64;
@@ -117,10 +117,10 @@ export async function activateSite(options: {
       return new Promise(resolve => waiting.push(resolve));
     },
     rewrite() {
-      write([...twins.values()], [], () => {});
+      return new Promise(resolve => write([...twins.values()], [], resolve));
     },
   };
   // Redis lacks what it lost, and shows what it has: bring it to the same state.
-  if (twins.size > 0) actor.rewrite();
+  if (twins.size > 0) await actor.rewrite();
   return { actor, outbox: stored?.outbox ?? [] };
 }

@@ -156,6 +156,8 @@ test('Redis and the cloud node are both gone: the twins of silent devices are ba
   await scene.stack.redis.kill();
   await scene.stack.redis.start();
   await scene.stack.startCloud();
+  const { total } = await scene.get<{ total: number }>(`/twins?site=${SITE}&limit=1`);
+  assert.equal(total, journals.length * DEVICES, 'from the first answer on');
   for (const { name, journal } of journals) await checkAll(scene, SITE, journal, `${name}, afterwards`);
 });
 
