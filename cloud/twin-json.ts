@@ -6,15 +6,14 @@ import type { Value } from '../protocol/batch.ts';
 import type { OpenAlert } from './actors/rule.ts';
 import type { MetricState, TwinState } from './actors/twin.ts';
 
-/** `[value, at, index into logs, sequence, element]` */
-type StoredMetric = [Value, number, number, number, number];
+/** Metrics that came in one element of one message: `[at, log, sequence, element, {name: value}]`. */
+type StoredReading = [number, string, number, number, Record<string, Value>];
 
 interface StoredTwin {
   epoch: number;
   version: number;
   seenAt: number;
-  logs: string[];
-  metrics: Record<string, StoredMetric>;
+  readings: StoredReading[];
   alerts: Record<string, OpenAlert>;
 }
 
@@ -29,19 +28,22 @@ export interface TwinView {
 }
 
 export function storeTwin(twin: TwinState, epoch: number): string {
-  const logs: string[] = [];
-  const metrics: Record<string, StoredMetric> = Object.create(null);
-  for (const [name, metric] of twin.metrics) {
-    let log = logs.indexOf(metric.log);
-    if (log < 0) log = logs.push(metric.log) - 1;
-    metrics[name] = [metric.value, metric.at, log, metric.sequence, metric.element];
+  const readings: StoredReading[] = [];
+  for (const [name, { value, at, log, sequence, element }] of twin.metrics) {
+    let reading = readings.findLast(
+      r => r[2] === sequence && r[3] === element && r[1] === log && r[0] === at,
+    );
+    if (!reading) {
+      reading = [at, log, sequence, element, Object.create(null)];
+      readings.push(reading);
+    }
+    reading[4][name] = value;
   }
   const stored: StoredTwin = {
     epoch,
     version: twin.version,
     seenAt: twin.seenAt,
-    logs,
-    metrics,
+    readings,
     alerts: asRecord(twin.alerts),
   };
   return JSON.stringify(stored);
@@ -50,8 +52,9 @@ export function storeTwin(twin: TwinState, epoch: number): string {
 export function restoreTwin(site: string, device: string, json: string): TwinState {
   const stored = JSON.parse(json) as StoredTwin;
   const metrics = new Map<string, MetricState>();
-  for (const [name, [value, at, log, sequence, element]] of Object.entries(stored.metrics)) {
-    metrics.set(name, { value, at, log: stored.logs[log]!, sequence, element });
+  for (const [at, log, sequence, element, values] of stored.readings) {
+    for (const [name, value] of Object.entries(values))
+      metrics.set(name, { value, at, log, sequence, element });
   }
   return {
     site,
@@ -66,7 +69,9 @@ export function restoreTwin(site: string, device: string, json: string): TwinSta
 export function viewStoredTwin(site: string, device: string, json: string): TwinView {
   const stored = JSON.parse(json) as StoredTwin;
   const metrics: TwinView['metrics'] = Object.create(null);
-  for (const [name, [value, at]] of Object.entries(stored.metrics)) metrics[name] = { value, at };
+  for (const [at, , , , values] of stored.readings) {
+    for (const [name, value] of Object.entries(values)) metrics[name] = { value, at };
+  }
   const { epoch, version, seenAt, alerts } = stored;
   return { site, device, epoch, version, seenAt, metrics, alerts };
 }

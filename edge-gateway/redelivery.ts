@@ -21,40 +21,85 @@ export interface Redelivery {
 
 /** Content longer than this is not remembered: it is stored twice rather than held in memory. */
 const CONTENT_BYTES_MAX = 4096;
+/** Bytes of content in one generation; beyond it the window is shorter. */
+const GENERATION_BYTES_MAX = 16 * 1024 * 1024;
 
+/** @param options.window device's own messages that are remembered at least half of, see `newRecentSet` */
 export function newRedelivery(options: { receiveMaximum: number; window: number }): Redelivery {
-  const byPacket = new Map<number, string>();
-  const own = new Set<string>();
+  const packets = newPacketMemory(options.receiveMaximum);
+  const own = newRecentSet(options.window);
   let sessionPresent = false;
+  /** Worked out once per message: asked about first, then remembered. */
+  let last: { message: Message; content: string | null; isOwn: boolean } | undefined;
+
+  function look(message: Message) {
+    if (last?.message !== message) {
+      const content = contentOf(message);
+      last = { message, content, isOwn: content !== null && hasOwnTimestamp(message) };
+    }
+    return last;
+  }
 
   return {
     connected(present) {
       sessionPresent = present;
-      if (!present) byPacket.clear();
+      if (!present) packets.clear();
     },
     isKnown(message) {
-      const content = contentOf(message);
+      const { content, isOwn } = look(message);
       if (content === null) return false;
-      if (hasOwnTimestamp(message) && own.has(content)) return true;
-      return (
-        message.duplicate && sessionPresent && message.qos > 0 && byPacket.get(message.packetId) === content
-      );
+      if (isOwn) return own.has(content);
+      const again = message.duplicate && sessionPresent && message.qos > 0;
+      return again && packets.contentOf(message.packetId) === content;
     },
     remember(message) {
-      const content = contentOf(message);
-      if (content === null) {
-        if (message.qos > 0) byPacket.delete(message.packetId);
-        return;
+      const { content, isOwn } = look(message);
+      // Content that the second rule knows, or that is not kept, still ends what stood for its packet id.
+      if (message.qos > 0) packets.set(message.packetId, isOwn ? null : content);
+      if (isOwn) own.add(content!);
+    },
+  };
+}
+
+/** The content that last came under each packet id, among the last `size` messages. */
+function newPacketMemory(size: number) {
+  const contents = new Map<number, { content: string; at: number }>();
+  const ids = new Uint16Array(size);
+  let count = 0;
+  return {
+    clear: () => contents.clear(),
+    contentOf: (id: number) => contents.get(id)?.content,
+    set(id: number, content: string | null) {
+      const slot = count % size;
+      const leaving = ids[slot]!;
+      if (contents.get(leaving)?.at === count - size) contents.delete(leaving);
+      ids[slot] = id;
+      if (content === null) contents.delete(id);
+      else contents.set(id, { content, at: count });
+      count++;
+    },
+  };
+}
+
+/**
+ * The last additions, between half of `size` and all of it. Two generations: dropping the older one whole is cheap,
+ * taking the oldest entries out of one Set one by one is not.
+ */
+function newRecentSet(size: number) {
+  const generationSize = Math.ceil(size / 2);
+  let newer = new Set<string>();
+  let older = new Set<string>();
+  let bytes = 0;
+  return {
+    has: (content: string) => newer.has(content) || older.has(content),
+    add(content: string) {
+      if (newer.size >= generationSize || bytes >= GENERATION_BYTES_MAX) {
+        older = newer;
+        newer = new Set();
+        bytes = 0;
       }
-      if (message.qos > 0) {
-        byPacket.delete(message.packetId);
-        byPacket.set(message.packetId, content);
-        if (byPacket.size > options.receiveMaximum) byPacket.delete(byPacket.keys().next().value!);
-      }
-      if (hasOwnTimestamp(message)) {
-        own.add(content);
-        if (own.size > options.window) own.delete(own.keys().next().value!);
-      }
+      newer.add(content);
+      bytes += content.length;
     },
   };
 }

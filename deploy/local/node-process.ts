@@ -109,7 +109,8 @@ export function nodeProcess(options: {
     start,
     stop: () => end('SIGTERM'),
     kill: () => end('SIGKILL'),
-    send: message => void running?.child.send(message),
+    // A child that is going away takes no more messages; its exit tells the rest.
+    send: message => void running?.child.send(message, () => {}),
     onMessage(listener) {
       messageListeners.add(listener);
       return () => messageListeners.delete(listener);

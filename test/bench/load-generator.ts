@@ -17,11 +17,16 @@ export async function startLoadGenerator(options: {
   readonly brokers: readonly string[];
   /** Where the fleet's time begins. */
   readonly startMs: number;
+  /** Connections per broker; 2. */
+  readonly connections?: number;
 }): Promise<LoadGenerator> {
   const generator: NodeProcess = nodeProcess({
     name: 'load generator',
     entry: new URL('mqtt-load.ts', import.meta.url),
-    args: [...options.brokers.flatMap(url => ['--broker', url]), '--start-ms', String(options.startMs)],
+    args: [
+      ...options.brokers.flatMap(url => ['--broker', url]),
+      ...['--start-ms', String(options.startMs), '--connections', String(options.connections ?? 2)],
+    ],
     env: {},
   });
   await generator.start();

@@ -62,7 +62,9 @@ export async function measureWire(options: {
     },
   });
   releases.add(() => subject.close());
-  const load = await startLoadGenerator({ brokers: subject.brokers, startMs });
+  // One connection per site, so that messages arrive in the order of their times, as from a fleet at its own pace:
+  // two that take turns in bursts would shuffle them as no fleet does.
+  const load = await startLoadGenerator({ brokers: subject.brokers, startMs, connections: 1 });
   releases.add(() => load.stop());
 
   const carried = (way: 'up' | 'down') => proxies.reduce((sum, proxy) => sum + proxy.bytes[way], 0);

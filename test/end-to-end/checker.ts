@@ -19,7 +19,7 @@ export interface Count {
   readonly phantoms: number;
 }
 
-const HEALED_MS = 25_000;
+const HEALED_MS = 60_000;
 
 /**
  * Waits until every acknowledged message is in history, says and checks the count, then checks that the twins in Redis
