@@ -9,7 +9,6 @@ import { connect, type NatsConnection } from '@nats-io/transport-node';
 import pg from 'pg';
 import type { Logger } from 'pino';
 import { natsAddress } from '../protocol/nats-address.ts';
-import { INGEST_STREAM, ingestFilter, lanes } from '../protocol/subjects.ts';
 import { registerRoutes } from './api/routes.ts';
 import { openSiteDirectory } from './api/site-directory.ts';
 import type { CloudConfig } from './config.ts';
@@ -26,6 +25,7 @@ import { publishUpdates } from './push/bus.ts';
 import { openPushNode } from './push/push-node.ts';
 import { openRuleBook } from './rule-book.ts';
 import { ensureStream, type StreamState } from './stream.ts';
+import { purgeHandled } from './stream-purge.ts';
 import { listen, newApp, serveDashboard } from './web-server.ts';
 
 export interface CloudNode {
@@ -39,12 +39,10 @@ export type StartOutcome =
 
 const POSTGRES_CONNECTIONS = 8;
 const RULES_REFRESH_MS = 5000;
-const HOUSEKEEPING_MS = 10_000;
+const HOUSEKEEPING_MS = 30_000;
 const STREAM_CHECK_MS = 5000;
 const DRAIN_MS = 8000;
 const QUARANTINE_ROWS_MAX = 100_000;
-/** Batches behind the cursor that stay in the stream, for a Postgres that was restored to a moment ago. */
-const PURGE_LAG = 1000;
 
 export async function startCloudNode(
   config: CloudConfig,
@@ -163,7 +161,6 @@ export async function startCloudNode(
   });
   releases.push(() => gateways.close());
 
-  const purged = new Map<string, number>();
   const budget = newBudget(config.historyQueueBytesMax);
   const shared: PartitionShared = {
     pool,
@@ -261,20 +258,7 @@ export async function startCloudNode(
   every(
     HOUSEKEEPING_MS,
     async () => {
-      // The identity again before any purge: a cursor of another stream must not delete from this one.
-      const state = await locateStream();
-      for (const partition of partitionsOpen) {
-        for (const lane of lanes) {
-          const cursor = partition.cursors.get(lane);
-          if (!cursor || cursor.created !== state.created || cursor.sequence <= PURGE_LAG) continue;
-          if (purged.get(`${partition.id}.${lane}`) === cursor.sequence) continue;
-          await manager.streams.purge(INGEST_STREAM, {
-            filter: ingestFilter(partition.id, lane),
-            seq: cursor.sequence - PURGE_LAG,
-          });
-          purged.set(`${partition.id}.${lane}`, cursor.sequence);
-        }
-      }
+      await purgeHandled(manager, pool);
       await pool.query(
         'delete from holdfast.quarantine where id <= (select max(id) - $1 from holdfast.quarantine)',
         [QUARANTINE_ROWS_MAX],

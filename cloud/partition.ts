@@ -139,19 +139,22 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
   }
 
   async function activate(site: SiteId): Promise<SiteActor> {
-    const { actor, outbox } = await activateSite({
+    const actor = await activateSite({
       site,
       epoch,
       pool: shared.pool,
       live: shared.live,
       publish: shared.publish,
+      onOutbox(transitions) {
+        logger.info(
+          { site, incidents: transitions.length },
+          'site: incidents from the outbox go into history',
+        );
+        writer.enqueue({ ...emptyItem, site, gateway: NO_GATEWAY, transitions });
+      },
       onStaleEpoch,
     });
     sites.set(site, actor);
-    if (outbox.length > 0) {
-      logger.info({ site, incidents: outbox.length }, 'site: incidents from the outbox go into history');
-      writer.enqueue({ ...emptyItem, site, gateway: NO_GATEWAY, transitions: outbox });
-    }
     return actor;
   }
 

@@ -42,20 +42,16 @@ export interface SiteActor {
 
 const WRITES_UNDER_WAY_MAX = 64;
 
-export interface Activation {
-  readonly actor: SiteActor;
-  /** Incident transitions that had reached Redis but not history. */
-  readonly outbox: readonly IncidentTransition[];
-}
-
 export async function activateSite(options: {
   site: SiteId;
   epoch: number;
   pool: Pool;
   live: LiveState;
   publish: (updates: TwinUpdates) => void;
+  /** Incident transitions that had reached Redis but not history. */
+  onOutbox: (transitions: readonly IncidentTransition[]) => void;
   onStaleEpoch: () => void;
-}): Promise<Activation> {
+}): Promise<SiteActor> {
   const { site, epoch, pool, live } = options;
   const twins = new Map<string, TwinState>();
   const { rows } = await pool.query<{ device: string; state: string }>(
@@ -63,10 +59,18 @@ export async function activateSite(options: {
     [site],
   );
   for (const { device, state } of rows) twins.set(device, restoreTwin(site, device, state));
-  const stored = await live.loadSite(site);
-  for (const twin of stored?.twins ?? []) {
-    const checkpoint = twins.get(twin.device);
-    twins.set(twin.device, checkpoint ? receive(checkpoint, { type: 'merge', other: twin }).state : twin);
+  let merged = await mergeFromRedis();
+
+  /** What dashboards have seen may be ahead of the checkpoint. @returns false while Redis does not answer */
+  async function mergeFromRedis(): Promise<boolean> {
+    const stored = await live.loadSite(site);
+    if (!stored) return false;
+    for (const twin of stored.twins) {
+      const known = twins.get(twin.device);
+      twins.set(twin.device, known ? receive(known, { type: 'merge', other: twin }).state : twin);
+    }
+    if (stored.outbox.length > 0) options.onOutbox(stored.outbox);
+    return true;
   }
 
   let underWay = 0;
@@ -116,11 +120,13 @@ export async function activateSite(options: {
       if (underWay < WRITES_UNDER_WAY_MAX) return Promise.resolve();
       return new Promise(resolve => waiting.push(resolve));
     },
-    rewrite() {
-      return new Promise(resolve => write([...twins.values()], [], resolve));
+    async rewrite() {
+      // A Redis that was away when the site was activated may have kept its data.
+      if (!merged) merged = await mergeFromRedis();
+      await new Promise<void>(resolve => write([...twins.values()], [], resolve));
     },
   };
   // Redis lacks what it lost, and shows what it has: bring it to the same state.
   if (twins.size > 0) await actor.rewrite();
-  return { actor, outbox: stored?.outbox ?? [] };
+  return actor;
 }

@@ -82,6 +82,8 @@ export function startUplink(options: {
   let lastReason = '';
   let phase: 'open' | 'draining' | 'closed' = 'open';
   const alarm = newAlarm();
+  /** Rejects when the link goes down: nobody waits for an answer that cannot come any more. */
+  let linkDown = newLinkDown();
 
   const forgetDurable = buffer.onDurable(alarm.ring);
   const connecting = keepConnecting();
@@ -121,6 +123,8 @@ export function startUplink(options: {
       if (status.type === 'reconnect') onConnected();
       if (status.type === 'disconnect') {
         connected = false;
+        linkDown.reject(new Error('the link to the cloud went down'));
+        linkDown = newLinkDown();
         trouble('the link to the cloud is down');
       }
     }
@@ -312,8 +316,7 @@ export function startUplink(options: {
     change(plan => take(plan, range, created));
     inFlight++;
     const to = ingestSubject(partitionOf(site, partitions), LANE, site, gateway);
-    jetstream(nats!)
-      .publish(to, bytes, { timeout: PUBLISH_TIMEOUT_MS })
+    Promise.race([jetstream(nats!).publish(to, bytes, { timeout: PUBLISH_TIMEOUT_MS }), linkDown.promise])
       .then(
         ack => {
           change(plan => acknowledged(plan, range, ack.seq));
@@ -390,4 +393,10 @@ function newAlarm(): { ring(): void; rung(timeoutMs: number): Promise<void> } {
       pending = false;
     },
   };
+}
+
+function newLinkDown(): PromiseWithResolvers<never> {
+  const linkDown = Promise.withResolvers<never>();
+  linkDown.promise.catch(() => {});
+  return linkDown;
 }

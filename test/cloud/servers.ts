@@ -6,8 +6,9 @@ import { after } from 'node:test';
 import pg from 'pg';
 import { pino } from 'pino';
 import { migrate } from '../../cloud/migrate.ts';
+import type { Binaries } from '../../deploy/local/binaries.ts';
 import { defaultCacheDirectory, findBinaries } from '../../deploy/local/find-servers.ts';
-import { type Server, startPostgres, startRedis } from '../../deploy/local/servers.ts';
+import { type Server, startNats, startPostgres, startRedis } from '../../deploy/local/servers.ts';
 
 export const silentLogger = pino({ level: 'silent' });
 
@@ -21,14 +22,21 @@ after(async () => {
   for (const release of releases.reverse()) await release();
 });
 
-async function started(name: 'redis' | 'postgres'): Promise<Server> {
+const starters = {
+  redis: startRedis,
+  postgres: startPostgres,
+  nats: (options: { binaries: Binaries; directory: string }) =>
+    startNats({ ...options, users: [{ user: 'test', password: 'test' }] }),
+};
+
+async function started(name: keyof typeof starters): Promise<Server> {
   const binaries = await findBinaries({
     cacheDirectory: defaultCacheDirectory,
     report: line => process.stderr.write(`${line}\n`),
     need: [name],
   });
   const directory = await mkdtemp(join(tmpdir(), `holdfast-test-${name}-`));
-  const server = await (name === 'redis' ? startRedis : startPostgres)({ binaries, directory });
+  const server = await starters[name]({ binaries, directory });
   atEnd(async () => {
     await server.kill();
     await rm(directory, { recursive: true, force: true });
@@ -37,6 +45,7 @@ async function started(name: 'redis' | 'postgres'): Promise<Server> {
 }
 
 export const startTestRedis = (): Promise<Server> => started('redis');
+export const startTestNats = (): Promise<Server> => started('nats');
 export const startTestPostgres = (): Promise<Server> => started('postgres');
 
 let databases = 0;

@@ -3,6 +3,7 @@
  * phantoms in history; the twins against history; the ledger for holes (invariants A, B, C).
  */
 import assert from 'node:assert/strict';
+import { viewStoredTwin } from '../../cloud/twin-json.ts';
 import type { Journal } from './publisher.ts';
 import { gatewayEntries, type Scene, until } from './scene.ts';
 
@@ -118,9 +119,8 @@ async function twinsInRedis(scene: Scene, site: string, devices: readonly string
   const stored = await scene.redis.mget(devices.map(device => `{${site}}:twin:${device}`));
   return stored.flatMap((json, index) => {
     if (json === null) return [];
-    const { metrics } = JSON.parse(json) as { metrics: { n: [number, number] } };
-    const [value, at] = metrics.n;
-    return [{ device: devices[index]!, value, at }];
+    const { value, at } = viewStoredTwin(site, devices[index]!, json).metrics.n!;
+    return [{ device: devices[index]!, value: value as number, at }];
   });
 }
 
