@@ -179,13 +179,13 @@ export function startUplink(options: {
   }
 
   function onSettled(data: Uint8Array): void {
-    const parsed = Settled.safeParse(JSON.parse(Buffer.from(data).toString()));
-    if (!parsed.success) {
-      trouble(`a settled notice makes no sense: ${parsed.error.message}`);
-      return;
+    try {
+      const { settled, stream } = Settled.parse(JSON.parse(Buffer.from(data).toString()));
+      applySettled(settled, stream);
+      alarm.ring();
+    } catch (error) {
+      trouble(`a settled notice makes no sense: ${(error as Error).message}`);
     }
-    applySettled(parsed.data.settled, parsed.data.stream);
-    alarm.ring();
   }
 
   function applySettled(settled: Record<string, RangeSet>, stream: StreamPosition): void {
@@ -268,7 +268,8 @@ export function startUplink(options: {
     // Found damaged while reading: the log now lists it as lost. Or the disk gives no answer for now.
     if (frames.length === 0) return pause(RETRY_MS.first);
     const { batch, bytes } = encodeFrames(log.logId, frames);
-    publish(log.logId, { from, to: from + batch.count }, bytes);
+    const { firstSequence, count } = batch;
+    publish(log.logId, { from: firstSequence, to: firstSequence + count }, bytes);
   }
 
   /** A frame that cannot be encoded is a mistake of ours, and still must not hold up all that come after it (H). */
