@@ -116,10 +116,11 @@ const sameSignalMs = 500;
 
 /**
  * Runs the command to its end and ends as it did. It has its own process group, so Ctrl-C in a terminal reaches this
- * process alone, and the command hears each signal once, from here.
+ * process alone, and the command hears each signal once, from here. By the IPC channel it hears of our end too, when
+ * that was SIGKILL.
  */
 function run(node, args) {
-  const child = spawn(node, args, { stdio: 'inherit', detached: true });
+  const child = spawn(node, args, { stdio: ['inherit', 'inherit', 'inherit', 'ipc'], detached: true });
   const lastAt = new Map();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
     process.on(signal, () => {

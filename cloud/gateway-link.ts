@@ -53,17 +53,21 @@ export function openGatewayLink(options: {
       const address = parseHelloSubject(message.subject);
       if (!address) continue;
       try {
-        const hello = Hello.parse(message.json());
-        remember({ ...address, lastHelloAt: Date.now(), report: hello.report });
-        message.respond(JSON.stringify(await answer(address, hello)));
+        const hello = Hello.safeParse(message.json());
+        if (!hello.success) {
+          message.respond(JSON.stringify({ outcome: 'refused', reason: hello.error.message }));
+          continue;
+        }
+        remember({ ...address, lastHelloAt: Date.now(), report: hello.data.report });
+        message.respond(JSON.stringify(await answer(address, hello.data)));
       } catch (error) {
         const reason = (error as Error).message;
-        logger.warn({ ...address, reason }, 'hello not answered');
-        message.respond(JSON.stringify({ outcome: 'refused', reason }));
+        logger.debug({ ...address, reason }, 'hello not answered');
+        message.respond(JSON.stringify({ outcome: 'unavailable', reason }));
       }
     }
   })();
-  serving.catch(error => logger.error({ error }, 'hello service ended'));
+  serving.catch(error => logger.error({ err: error }, 'hello service ended'));
 
   async function answer({ site, gateway }: { site: SiteId; gateway: GatewayId }, hello: Hello) {
     if (!hello.wireVersions.includes(WIRE_VERSION)) {

@@ -27,6 +27,7 @@ export type WriteOutcome = 'written' | 'stale-epoch' | 'unavailable';
 /** Twins per script call: keeps one call under some 2 ms, so that readers are never held up for long. */
 const TWINS_PER_CALL = 500;
 const READ_CHUNK = 500;
+const READER_WAIT_MS = 2000;
 
 export interface LiveState {
   writeTwins(
@@ -98,6 +99,8 @@ export async function openLiveState(options: {
     const mine = ++connection;
     void (async () => {
       try {
+        // What is written again is merged with what Redis has, which comes by the other connection (C).
+        await readerReady();
         await options.confirmLease();
         // A lease that was read for an earlier connection says nothing about this one (D).
         if (mine !== connection || writer.status !== 'ready') return;
@@ -113,6 +116,19 @@ export async function openLiveState(options: {
       }
     })();
   });
+  function readerReady(): Promise<void> {
+    if (reader.status === 'ready') return Promise.resolve();
+    return new Promise(resolve => {
+      const done = () => {
+        clearTimeout(timer);
+        reader.off('ready', done);
+        resolve();
+      };
+      const timer = setTimeout(done, READER_WAIT_MS);
+      reader.on('ready', done);
+    });
+  }
+
   // Unreachable at start is no reason to stop: the supervisor inside the client goes on trying.
   await Promise.allSettled([writer.connect(), reader.connect()]);
   await Promise.race([firstConnection, new Promise(resolve => setTimeout(resolve, 2000).unref())]);
@@ -189,7 +205,7 @@ export async function openLiveState(options: {
       } catch (error) {
         logger.warn(
           { site, reason: (error as Error).message },
-          'redis: outbox not cleaned, the next commit will',
+          'redis: outbox not cleaned, kept until the site is activated again',
         );
       }
     },

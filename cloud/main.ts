@@ -11,9 +11,9 @@ if (!configured.ok) {
 const { config } = configured;
 const logger = pino({ level: config.logLevel, base: { node: config.node } });
 
-const started = await startCloudNode(config, logger, reason => {
-  logger.fatal({ reason }, 'fenced: this node stops writing and ends');
-  process.exit(3);
+const started = await startCloudNode(config, logger, (reason, exitCode) => {
+  logger.fatal({ reason }, 'this node stops writing and ends');
+  process.exit(exitCode);
 });
 if (started.outcome === 'refused') {
   logger.fatal({ reason: started.reason }, 'the cloud node cannot start');
@@ -29,7 +29,7 @@ const stop = (signal: string) => {
   started.node.close().then(
     () => process.exit(0),
     error => {
-      logger.error({ error }, 'not drained cleanly');
+      logger.error({ err: error }, 'not drained cleanly');
       process.exit(1);
     },
   );

@@ -38,20 +38,43 @@ export type StartOutcome =
   | { readonly outcome: 'refused'; readonly reason: string };
 
 const POSTGRES_CONNECTIONS = 8;
+const POSTGRES_CONNECT_MS = 5000;
+/** No statement of ours takes that long: the connection, or what it asks, has got stuck (R). */
+const POSTGRES_STATEMENT_MS = 30_000;
+/** PostgreSQL frees the locks of a transaction whose client has gone silent. */
+const POSTGRES_IDLE_TRANSACTION_MS = 60_000;
+const FENCED_EXIT_CODE = 3;
 const RULES_REFRESH_MS = 5000;
 const HOUSEKEEPING_MS = 30_000;
 const STREAM_CHECK_MS = 5000;
 const DRAIN_MS = 8000;
+/** Above DRAIN_MS and the time limit of a NATS request together: the pumps' last one is waited for. */
+const RELEASE_MS = 15_000;
 const QUARANTINE_ROWS_MAX = 100_000;
+const DAY_MS = 86_400_000;
 
+interface Release {
+  readonly what: string;
+  release(): Promise<void> | void;
+}
+
+/** @param onFatal The node can do nothing useful any more; the process should end with the code. */
 export async function startCloudNode(
   config: CloudConfig,
   logger: Logger,
-  onFenced: (reason: string) => void,
+  onFatal: (reason: string, exitCode: number) => void,
 ): Promise<StartOutcome> {
-  const releases: (() => Promise<void> | void)[] = [];
+  const releases: Release[] = [];
+  const onClose = (what: string, release: Release['release']) => void releases.push({ what, release });
+  let closing = false;
+  const close = () => {
+    closing = true;
+    return releaseAll(releases, logger);
+  };
+  const onFenced = (partition: number) =>
+    onFatal(`fenced: partition ${partition} was taken over by another node`, FENCED_EXIT_CODE);
   const refuse = async (reason: string): Promise<StartOutcome> => {
-    await releaseAll(releases);
+    await close();
     return { outcome: 'refused', reason };
   };
 
@@ -59,14 +82,18 @@ export async function startCloudNode(
   const pool = new pg.Pool({
     connectionString: config.postgresUrl,
     max: POSTGRES_CONNECTIONS,
-    connectionTimeoutMillis: 5000,
+    connectionTimeoutMillis: POSTGRES_CONNECT_MS,
+    keepAlive: true,
+    query_timeout: POSTGRES_STATEMENT_MS,
+    statement_timeout: POSTGRES_STATEMENT_MS,
+    idle_in_transaction_session_timeout: POSTGRES_IDLE_TRANSACTION_MS,
   });
   let postgres: ServerHealth = { ok: true, reason: null };
   pool.on('error', error => {
     postgres = { ok: false, reason: error.message };
   });
-  releases.push(() => pool.end());
-  const history = await attempt(() => migrate(pool, config.partitions));
+  onClose('PostgreSQL', () => pool.end());
+  const history = await attempt(() => migrateUnhurried(config));
   if (!history.ok) return refuse(`PostgreSQL: ${history.reason}`);
   const { historyId, partitions } = history.value;
   if (partitions !== config.partitions) {
@@ -79,12 +106,27 @@ export async function startCloudNode(
       name: config.node,
       maxReconnectAttempts: -1,
       pingInterval: 5000,
+      // A password that is being changed must not end it: the next attempts may be let in again.
+      ignoreAuthErrorAbort: true,
     }),
   );
   if (!connection.ok) return refuse(`NATS: ${connection.reason}`);
   const nats = connection.value;
-  releases.push(() => nats.drain());
   let natsHealth: ServerHealth = { ok: true, reason: null };
+  // Draining asks the server: there is none to wait for while it is away.
+  onClose('NATS', () => (natsHealth.ok ? nats.drain() : nats.close()));
+  void nats.closed().then(error => {
+    if (!closing)
+      onFatal(`NATS: the connection has ended for good: ${error?.message ?? 'no reason given'}`, 1);
+  });
+  /** What is lost on a connection that has ended is asked for again, or told again; a closed one throws. */
+  const ifOpen = (send: () => void): void => {
+    try {
+      send();
+    } catch (error) {
+      if (!nats.isClosed() && !nats.isDraining()) throw error;
+    }
+  };
   const manager = await jetstreamManager(nats, { checkAPI: false });
   let created = '';
   let partitionsOpen: Partition[] = [];
@@ -126,7 +168,7 @@ export async function startCloudNode(
   const confirmLease = async () => {
     const lost = await lostPartition(pool, claims);
     if (lost !== null) {
-      onFenced(`partition ${lost} was taken over by another node`);
+      onFenced(lost);
       throw new Error('lease lost');
     }
   };
@@ -138,6 +180,7 @@ export async function startCloudNode(
     quarantined: 0,
     corrupt: 0,
     refused: 0,
+    expired: 0,
     bytes: 0,
     lagMs: 0,
   };
@@ -148,7 +191,7 @@ export async function startCloudNode(
     confirmLease,
     onWritable: () => Promise.all(partitionsOpen.map(partition => partition.rewriteLive())),
   });
-  releases.push(() => live.close());
+  onClose('Redis', () => live.close());
   const rules = openRuleBook(pool, logger);
   await rules.refresh();
   const gateways = openGatewayLink({
@@ -159,12 +202,15 @@ export async function startCloudNode(
     streamCreated: async () => created,
     logger,
   });
-  releases.push(() => gateways.close());
+  onClose('gateway link', () => gateways.close());
 
   const budget = newBudget(config.historyQueueBytesMax);
+  const dictionary = openDictionary(pool);
+  const days = await attempt(() => dictionary.ensureDays(daysAround(Date.now())));
+  if (!days.ok) logger.warn({ reason: days.reason }, 'history: days not made ahead of time, trying again');
   const shared: PartitionShared = {
     pool,
-    dictionary: openDictionary(pool),
+    dictionary,
     live,
     stream: jetstream(nats),
     budget,
@@ -175,12 +221,12 @@ export async function startCloudNode(
     counters,
     locateStream,
     rules: rules.rules,
-    publish: updates => publishUpdates(nats, updates),
-    onSettled: gateways.announce,
-    onStaleEpoch: partition => onFenced(`partition ${partition} was taken over by another node`),
+    publish: updates => ifOpen(() => publishUpdates(nats, updates)),
+    onSettled: (notices, of, cursors) => ifOpen(() => gateways.announce(notices, of, cursors)),
+    onStaleEpoch: onFenced,
   };
   partitionsOpen = claims.map(claim => openPartition(shared, claim));
-  releases.push(async () => {
+  onClose('partitions', async () => {
     await Promise.all(partitionsOpen.map(partition => partition.close(DRAIN_MS)));
   });
 
@@ -188,9 +234,9 @@ export async function startCloudNode(
   await Promise.all(partitionsOpen.map(partition => partition.activated));
 
   const push = openPushNode({ app, path: '/push', nats, live, logger });
-  releases.push(() => push.close());
+  onClose('push', () => push.close());
   const monitor = openHealthMonitor(config.node, counters);
-  releases.push(() => monitor.close());
+  onClose('health', () => monitor.close());
   const health = (): Health =>
     monitor.report({
       queued: partitionsOpen.reduce((sum, partition) => sum + partition.queued, 0),
@@ -212,7 +258,7 @@ export async function startCloudNode(
     onError: (route, error) => logger.warn({ route, reason: (error as Error).message }, 'request failed'),
   });
   serveDashboard(app, await loadDashboard());
-  releases.push(() => listening.close());
+  onClose('HTTP', () => listening.close());
 
   followConnection(nats, {
     onDisconnect: reason => {
@@ -239,7 +285,7 @@ export async function startCloudNode(
           busy = false;
         });
     }, ms);
-    releases.push(() => clearInterval(timer));
+    onClose(what, () => clearInterval(timer));
   };
   every(STREAM_CHECK_MS, async () => void (await locateStream()), 'stream check');
   every(RULES_REFRESH_MS, rules.refresh, 'reading rules');
@@ -258,7 +304,8 @@ export async function startCloudNode(
   every(
     HOUSEKEEPING_MS,
     async () => {
-      await purgeHandled(manager, pool);
+      await dictionary.ensureDays(daysAround(Date.now()));
+      await purgeHandled(manager, pool, partitions);
       await pool.query(
         'delete from holdfast.quarantine where id <= (select max(id) - $1 from holdfast.quarantine)',
         [QUARANTINE_ROWS_MAX],
@@ -270,7 +317,7 @@ export async function startCloudNode(
   logger.info({ port: listening.port, partitions: claims.length, historyId }, 'cloud node ready');
   return {
     outcome: 'started',
-    node: { port: listening.port, close: () => releaseAll(releases) },
+    node: { port: listening.port, close },
   };
 }
 
@@ -286,8 +333,41 @@ function followConnection(
   })();
 }
 
-async function releaseAll(releases: (() => Promise<void> | void)[]): Promise<void> {
-  for (const release of releases.splice(0).reverse()) await release();
+/** A migration may take long; waiting for one that another node applies, too. */
+async function migrateUnhurried(config: CloudConfig): ReturnType<typeof migrate> {
+  const pool = new pg.Pool({
+    connectionString: config.postgresUrl,
+    max: 1,
+    connectionTimeoutMillis: POSTGRES_CONNECT_MS,
+    keepAlive: true,
+  });
+  pool.on('error', () => {});
+  try {
+    return await migrate(pool, config.partitions);
+  } finally {
+    await pool.end();
+  }
+}
+
+/** Yesterday, today and the next two days, as dates of UTC. */
+const daysAround = (now: number): string[] =>
+  [-1, 0, 1, 2].map(offset => new Date(now + offset * DAY_MS).toISOString().slice(0, 10));
+
+/** Each in its time; one that fails, or takes longer, does not keep the others. */
+async function releaseAll(releases: Release[], logger: Logger): Promise<void> {
+  for (const { what, release } of releases.splice(0).reverse()) {
+    const deadline = Promise.withResolvers<never>();
+    const timer = setTimeout(
+      () => deadline.reject(new Error(`not released within ${RELEASE_MS} ms`)),
+      RELEASE_MS,
+    );
+    try {
+      await Promise.race([release(), deadline.promise]);
+    } catch (error) {
+      logger.warn({ what, err: error }, 'not closed cleanly');
+    }
+    clearTimeout(timer);
+  }
 }
 
 async function attempt<T>(

@@ -45,6 +45,8 @@ export interface IngestCounters {
   corrupt: number;
   /** Batches refused for their wire version or partition. */
   refused: number;
+  /** Rows older than the retention time. */
+  expired: number;
   bytes: number;
   /** Arrival at the gateway to live state, of the newest batch, milliseconds by both clocks. */
   lagMs: number;
@@ -93,8 +95,7 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
   const sites = new Map<string, SiteActor>();
   const cursors = new Map(owned.cursors);
   const activations = new Map<string, Promise<SiteActor>>();
-  const closing = Promise.withResolvers<never>();
-  closing.promise.catch(() => {});
+  let closing = false;
   let fenced = false;
 
   const onStaleEpoch = () => {
@@ -114,6 +115,9 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
     retentionMs: shared.retentionMs,
     now: Date.now,
     onStaleEpoch,
+    onExpired: rows => {
+      counters.expired += rows;
+    },
     onSettled(notices, moves, incidents) {
       for (const { lane, created, sequence } of moves) cursors.set(lane, { created, sequence });
       const created = (moves[0] ?? cursors.get('live'))?.created;
@@ -145,12 +149,13 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
       pool: shared.pool,
       live: shared.live,
       publish: shared.publish,
-      onOutbox(transitions) {
+      // All of it was acknowledged, so its messages reach history too, whether before or after this.
+      onAhead(twins, transitions) {
         logger.info(
-          { site, incidents: transitions.length },
-          'site: incidents from the outbox go into history',
+          { site, twins: twins.length, incidents: transitions.length },
+          'site: Redis was ahead of history',
         );
-        writer.enqueue({ ...emptyItem, site, gateway: NO_GATEWAY, transitions });
+        writer.enqueue({ ...emptyItem, site, gateway: NO_GATEWAY, twins, transitions });
       },
       onStaleEpoch,
     });
@@ -164,6 +169,8 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
     if (!address || partitionOf(address.site, shared.partitions) !== id) {
       counters.refused++;
       logger.warn({ subject: message.subject }, 'batch refused: this site belongs to another partition');
+      // The cursor moves past it all the same.
+      writer.enqueue({ ...emptyItem, lane, stream: message.stream, site: NO_SITE, gateway: NO_GATEWAY });
       return;
     }
     const { site, gateway } = address;
@@ -178,7 +185,8 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
         ...content,
       });
 
-    await Promise.race([shared.budget.room(), closing.promise]);
+    while (!closing && shared.budget.bytes >= shared.budget.bytesMax) await shared.budget.room();
+    if (closing) throw new Error('the partition is closing');
     counters.batches++;
     counters.bytes += message.data.length;
     const decoded = decodeBatch(message.data);
@@ -270,7 +278,8 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
       await Promise.all([...sites.values()].map(actor => actor.rewrite()));
     },
     async close(deadlineMs) {
-      closing.reject(new Error('the partition is closing'));
+      closing = true;
+      shared.budget.wakeAll();
       await Promise.all(pumps.map(pump => pump.stop()));
       await writer.close(deadlineMs);
     },
@@ -287,7 +296,8 @@ const emptyItem: Omit<HistoryItem, 'site' | 'gateway'> = {
   transitions: [],
   bytes: 256,
 };
-/** Items without a batch have no gateway that would be told. */
+/** Items without a batch have nobody that would be told. */
+const NO_SITE = 'none' as SiteId;
 const NO_GATEWAY = 'none' as GatewayId;
 
 const POISON_BYTES_KEPT = 64 * 1024;

@@ -41,6 +41,7 @@ export interface SiteActor {
 }
 
 const WRITES_UNDER_WAY_MAX = 64;
+const REPAIR_AFTER_MS = 1000;
 
 export async function activateSite(options: {
   site: SiteId;
@@ -48,8 +49,8 @@ export async function activateSite(options: {
   pool: Pool;
   live: LiveState;
   publish: (updates: TwinUpdates) => void;
-  /** Incident transitions that had reached Redis but not history. */
-  onOutbox: (transitions: readonly IncidentTransition[]) => void;
+  /** Twins and incident transitions that had reached Redis but not the checkpoint in history. */
+  onAhead: (twins: readonly TwinState[], transitions: readonly IncidentTransition[]) => void;
   onStaleEpoch: () => void;
 }): Promise<SiteActor> {
   const { site, epoch, pool, live } = options;
@@ -68,15 +69,20 @@ export async function activateSite(options: {
   async function mergeFromRedis(): Promise<boolean> {
     const stored = await live.loadSite(site);
     if (!stored) return false;
+    const ahead: TwinState[] = [];
     for (const twin of stored.twins) {
       const known = twins.get(twin.device);
-      twins.set(twin.device, known ? receive(known, { type: 'merge', other: twin }).state : twin);
+      const state = known ? receive(known, { type: 'merge', other: twin }).state : twin;
+      twins.set(twin.device, state);
+      if (!known || twin.version > known.version) ahead.push(state);
     }
-    if (stored.outbox.length > 0) options.onOutbox(stored.outbox);
+    // Their messages change nothing when they come again, so nothing else would bring them into the checkpoint (C).
+    if (ahead.length + stored.outbox.length > 0) options.onAhead(ahead, stored.outbox);
     return true;
   }
 
   let underWay = 0;
+  let repairing: NodeJS.Timeout | undefined;
   let waiting: (() => void)[] = [];
 
   function write(
@@ -87,15 +93,26 @@ export async function activateSite(options: {
     underWay++;
     void live.writeTwins(site, epoch, changed, transitions).then(outcome => {
       underWay--;
-      // Redis being away is no reason to keep dashboards waiting: `rewrite` repairs it when it is back.
+      // Redis being away is no reason to keep dashboards waiting: it is repaired when it is back.
       if (outcome === 'stale-epoch') options.onStaleEpoch();
       else then();
+      if (outcome === 'unavailable') repairSoon();
       if (underWay < WRITES_UNDER_WAY_MAX) {
         const woken = waiting;
         waiting = [];
         for (const wake of woken) wake();
       }
     });
+  }
+
+  /** A write that failed though the connection stands is repeated with all that is known by then. */
+  function repairSoon(): void {
+    if (repairing || !live.connected) return;
+    repairing = setTimeout(() => {
+      repairing = undefined;
+      actor.rewrite().catch(() => {});
+    }, REPAIR_AFTER_MS);
+    repairing.unref();
   }
 
   const actor: SiteActor = {

@@ -8,7 +8,7 @@
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { Pool } from 'pg';
-import { INGEST_STREAM, parseIngestSubject } from '../protocol/subjects.ts';
+import { INGEST_STREAM, parseIngestSubject, partitionOf } from '../protocol/subjects.ts';
 
 /** Messages behind the cursor that stay, for a Postgres that was restored to a moment ago. */
 const PURGE_LAG = 1000;
@@ -18,7 +18,11 @@ const PURGE_AT_LEAST = 1000;
 const LOOK_UPS_MAX = 1000;
 
 /** @returns the first sequence that stays, or null when nothing was purged */
-export async function purgeHandled(manager: JetStreamManager, pool: Pool): Promise<number | null> {
+export async function purgeHandled(
+  manager: JetStreamManager,
+  pool: Pool,
+  partitions: number,
+): Promise<number | null> {
   const { created, state } = await manager.streams.info(INGEST_STREAM, {
     subjects_filter: `${INGEST_STREAM}.>`,
   });
@@ -29,6 +33,7 @@ export async function purgeHandled(manager: JetStreamManager, pool: Pool): Promi
   );
   const handled = new Map(rows.map(row => [row.lane, Number(row.sequence)]));
   const subjects = Object.keys(state.subjects ?? {})
+    .filter(subject => isRead(subject, partitions))
     .map(subject => ({ subject, cursor: handled.get(laneOf(subject)) ?? 0 }))
     .sort((a, b) => a.cursor - b.cursor);
 
@@ -50,6 +55,12 @@ export async function purgeHandled(manager: JetStreamManager, pool: Pool): Promi
 async function lastSequence(manager: JetStreamManager, subject: string): Promise<number> {
   const message = await manager.streams.getMessage(INGEST_STREAM, { last_by_subj: subject });
   return message?.seq ?? 0;
+}
+
+/** What nobody will ever read holds nobody back: a subject of no partition, or of a site in the wrong one (H). */
+function isRead(subject: string, partitions: number): boolean {
+  const address = parseIngestSubject(subject);
+  return address !== null && partitionOf(address.site, partitions) === address.partition;
 }
 
 function laneOf(subject: string): string {

@@ -42,7 +42,10 @@ function encodeFrames(logId: LogId, frames: readonly Frame[], logger: Logger): E
     return encoded(buildBatch(logId, frames));
   } catch (error) {
     if (frames.length > 1) return encodeFrames(logId, frames.slice(0, frames.length >> 1), logger);
-    logger.error({ error, topic: frames[0]!.topic }, 'uplink: a message cannot be encoded and is set aside');
+    logger.error(
+      { err: error, topic: frames[0]!.topic },
+      'uplink: a message cannot be encoded and is set aside',
+    );
     const reason = `the gateway cannot encode it: ${(error as Error).message}`;
     return encoded(quarantineBatch(logId, frames, reason));
   }

@@ -55,7 +55,8 @@ export function openCloudLink(options: {
   logIds: () => readonly LogId[];
   report: () => GatewayReport;
   logger: Logger;
-  onSettled: (settled: Readonly<Record<string, RangeSet>>, stream: StreamPosition) => void;
+  /** `whole`: it is all that history has settled of the logs asked about, else what came on top. */
+  onSettled: (settled: Readonly<Record<string, RangeSet>>, stream: StreamPosition, whole: boolean) => void;
   /** The cloud keeps another history than before: nothing that was settled counts. */
   onOtherHistory: () => void;
   /** Something was told that may allow to go on. */
@@ -70,8 +71,9 @@ export function openCloudLink(options: {
   let historyId: string | undefined;
   let welcome: Welcome | null = null;
   let lastReason = '';
-  /** Rejects when the connection goes down: nobody waits for an answer that cannot come any more. */
-  let linkDown = newLinkDown();
+  /** Called when the connection goes down: nobody waits for an answer that cannot come any more. */
+  const onLinkDown = new Set<() => void>();
+  let notices = 0;
 
   const connecting = keepConnecting();
   const helloTimer = setInterval(() => void hello(), HELLO_MS);
@@ -109,8 +111,7 @@ export function openCloudLink(options: {
       if (status.type === 'reconnect') onConnected();
       if (status.type === 'disconnect') {
         connected = false;
-        linkDown.reject(new Error('the link to the cloud went down'));
-        linkDown = newLinkDown();
+        for (const giveUp of onLinkDown) giveUp();
         trouble('the link to the cloud is down');
       }
     }
@@ -131,19 +132,22 @@ export function openCloudLink(options: {
   async function hello(): Promise<void> {
     if (!nats || !connected || closed) return;
     const message = { wireVersions: [WIRE_VERSION], logs: options.logIds(), report: options.report() };
+    const noticesBefore = notices;
     try {
       const answer = await nats.request(helloSubject(site, gateway), JSON.stringify(message), {
         timeout: HELLO_TIMEOUT_MS,
       });
       const reply = HelloReply.parse(answer.json());
       if (reply.outcome === 'refused') trouble(`the cloud refuses this gateway: ${reply.reason}`);
-      else onWelcome(reply);
+      else if (reply.outcome === 'unavailable') trouble(`the cloud cannot answer now: ${reply.reason}`);
+      // A notice that came meanwhile may know more than this answer.
+      else onWelcome(reply, notices === noticesBefore);
     } catch (error) {
       trouble(`the cloud does not answer: ${(error as Error).message}`);
     }
   }
 
-  function onWelcome(reply: HelloReply & { outcome: 'welcome' }): void {
+  function onWelcome(reply: Extract<HelloReply, { outcome: 'welcome' }>, whole: boolean): void {
     if (historyId !== undefined && historyId !== reply.historyId) {
       logger.warn(
         { was: historyId, is: reply.historyId },
@@ -152,7 +156,7 @@ export function openCloudLink(options: {
       options.onOtherHistory();
     }
     historyId = reply.historyId;
-    options.onSettled(reply.settled, reply.stream);
+    options.onSettled(reply.settled, reply.stream, whole);
     welcome = { partitions: reply.partitions, streamCreated: reply.stream.created };
     if (lastReason) logger.info('uplink: the cloud answers');
     lastReason = '';
@@ -162,7 +166,8 @@ export function openCloudLink(options: {
   function onNotice(data: Uint8Array): void {
     try {
       const { settled, stream } = Settled.parse(JSON.parse(Buffer.from(data).toString()));
-      options.onSettled(settled, stream);
+      notices++;
+      options.onSettled(settled, stream, false);
       options.onNews();
     } catch (error) {
       trouble(`a settled notice makes no sense: ${(error as Error).message}`);
@@ -173,10 +178,14 @@ export function openCloudLink(options: {
     get welcome() {
       return connected ? welcome : null;
     },
-    async publish(lane, bytes) {
+    publish(lane, bytes) {
       const subject = ingestSubject(partitionOf(site, welcome!.partitions), lane, site, gateway);
       const published = jetstream(nats!).publish(subject, bytes, { timeout: PUBLISH_TIMEOUT_MS });
-      return (await Promise.race([published, linkDown.promise])).seq;
+      return new Promise((resolve, reject) => {
+        const giveUp = () => reject(new Error('the link to the cloud went down'));
+        onLinkDown.add(giveUp);
+        published.then(ack => resolve(ack.seq), reject).finally(() => onLinkDown.delete(giveUp));
+      });
     },
     trouble,
     async close() {
@@ -186,12 +195,6 @@ export function openCloudLink(options: {
       await nats?.close();
     },
   };
-}
-
-function newLinkDown(): PromiseWithResolvers<never> {
-  const linkDown = Promise.withResolvers<never>();
-  linkDown.promise.catch(() => {});
-  return linkDown;
 }
 
 const pause = (ms: number) => new Promise<void>(resolve => setTimeout(resolve, ms));

@@ -8,7 +8,7 @@
  * A publish with a response topic is answered at the same moment as its PUBACK (`receipt.ts`).
  *
  * The broker keeps what has no PUBACK and sends it again after a reconnect. Invariants: A (PUBACK after fdatasync), F
- * (messages without PUBACK are bounded by the receive maximum, their bytes by `PENDING_BYTES_MAX`), H (content is not
+ * (messages without PUBACK are bounded by the receive maximum, their bytes by the log), H (content is not
  * looked at here: nothing a device sends can stop the intake).
  */
 import mqtt, { type IConnackPacket, type IPublishPacket, type MqttClient } from 'mqtt';
@@ -32,8 +32,10 @@ export interface Intake {
 
 /** Receipts without the broker's PUBACK; beyond it a device gets none, and asks again. */
 const RECEIPTS_UNDER_WAY_MAX = 1000;
-/** Bytes waiting for their fdatasync; beyond it the connection is not read. */
-const PENDING_BYTES_MAX = 64 * 1024 * 1024;
+/** A refused subscription is asked for again on the same connection: rights may have changed. */
+const SUBSCRIBE_AGAIN_MS = 5000;
+/** A broker that does not answer the DISCONNECT is left. */
+const GOODBYE_MS = 2000;
 const SESSION_EXPIRY_SECONDS = 0xffff_ffff;
 const CONNECT_AGAIN_MS = { first: 250, max: 10_000 };
 const GRANTED_MAX = 2;
@@ -50,7 +52,6 @@ export function startIntake(options: {
   const { config, buffer, redelivery, logger } = options;
   const broker: Intake['broker'] = { connected: false, reason: 'not connected yet' };
   let connection = 0;
-  let pendingBytes = 0;
   let dropped = 0;
   let repeated = 0;
   let receiptsUnderWay = 0;
@@ -110,9 +111,12 @@ export function startIntake(options: {
     client.subscribe(wanted, (error, granted) => {
       const refused = (granted ?? []).filter(entry => entry.qos > GRANTED_MAX).map(entry => entry.topic);
       if (error || refused.length > 0) {
-        return trouble(
-          error ? error.message : `the broker does not let us subscribe to ${refused.join(', ')}`,
-        );
+        trouble(error ? error.message : `the broker does not let us subscribe to ${refused.join(', ')}`);
+        const on = connection;
+        setTimeout(() => {
+          if (on === connection && client.connected) subscribe(sessionPresent);
+        }, SUBSCRIBE_AGAIN_MS).unref();
+        return;
       }
       broker.connected = true;
       broker.reason = null;
@@ -142,11 +146,9 @@ export function startIntake(options: {
   function store(packet: IPublishPacket, message: Message, on: number, done: () => void): void {
     const entry = { durable: false, followers: [] as (() => void)[] };
     const outcome = buffer.append(message, () => {
-      pendingBytes -= message.payload.length;
       entry.durable = true;
       acknowledge(on, packet);
       for (const follower of entry.followers) follower();
-      if (pendingBytes < PENDING_BYTES_MAX) releaseHeld();
     });
     if (outcome === 'full') {
       if (message.qos === 0) {
@@ -159,10 +161,8 @@ export function startIntake(options: {
       return;
     }
     newest = entry;
-    pendingBytes += message.payload.length;
     redelivery.remember(message);
-    if (pendingBytes < PENDING_BYTES_MAX) done();
-    else held = done;
+    done();
   }
 
   function releaseHeld(): void {
@@ -222,7 +222,9 @@ export function startIntake(options: {
     },
     async close() {
       forgetSpace();
-      await client.endAsync();
+      const goodbye = client.endAsync().then(() => true);
+      const late = new Promise<false>(resolve => setTimeout(() => resolve(false), GOODBYE_MS));
+      if (!(await Promise.race([goodbye, late]))) client.end(true);
     },
   };
 }

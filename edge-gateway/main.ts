@@ -71,7 +71,7 @@ const stopOn = (signal: string) => {
   stop(signal).then(
     () => process.exit(0),
     error => {
-      logger.error({ error }, 'not stopped cleanly');
+      logger.error({ err: error }, 'not stopped cleanly');
       process.exit(1);
     },
   );

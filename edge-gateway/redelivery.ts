@@ -111,10 +111,29 @@ function contentOf(message: Message): string | null {
   return `${message.topic}\0${asBuffer(message.payload).toString('latin1')}`;
 }
 
-const hasOwnTimestamp = (message: Message): boolean => {
+const TIMESTAMP_FIRST = /^\s*\{\s*"(?:ts|timestamp)"\s*:\s*["\d]/;
+const TIMESTAMP_NAMES = ['ts', 'timestamp'] as const;
+
+/** Whether every element carries the device's own time. The usual form, with the time first, needs no parsing. */
+function hasOwnTimestamp(message: Message): boolean {
   const payload = asBuffer(message.payload);
-  return payload.includes('"ts"') || payload.includes('"timestamp"');
-};
+  if (!payload.includes('"ts"') && !payload.includes('"timestamp"')) return false;
+  const text = payload.toString('latin1');
+  if (TIMESTAMP_FIRST.test(text)) return true;
+  try {
+    const json: unknown = JSON.parse(text);
+    const elements = Array.isArray(json) ? json : [json];
+    return elements.length > 0 && elements.every(isStamped);
+  } catch {
+    return false;
+  }
+}
+
+function isStamped(element: unknown): boolean {
+  if (typeof element !== 'object' || element === null) return false;
+  const members = element as Record<string, unknown>;
+  return TIMESTAMP_NAMES.some(name => Object.hasOwn(members, name) && members[name] !== null);
+}
 
 const asBuffer = (bytes: Uint8Array): Buffer =>
   Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);

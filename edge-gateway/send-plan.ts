@@ -25,9 +25,14 @@ interface Sent extends Range {
   readonly bytes: number;
   /** Identity of the stream it was published to. */
   readonly created: string;
-  /** Its place in that stream, once acknowledged. */
+  /** Its place in that stream, once acknowledged; of several batches joined in one entry, the last one's. */
   readonly sequence: number | null;
+  /** Of the first batch in the entry. */
+  readonly firstSequence: number | null;
 }
+
+/** Places in the stream that one entry may span: what history passed unsettled waits for no more than these. */
+const JOINED_SPAN_MAX = 64;
 
 export interface SendPlan {
   readonly settled: RangeSet;
@@ -49,7 +54,10 @@ export function take(
   lane: Lane = 'live',
   bytes = 0,
 ): SendPlan {
-  return { ...plan, sent: [...plan.sent, { ...range, lane, bytes, created, sequence: null }] };
+  return {
+    ...plan,
+    sent: [...plan.sent, { ...range, lane, bytes, created, sequence: null, firstSequence: null }],
+  };
 }
 
 /** Bytes of a lane that were sent and are not settled. */
@@ -63,7 +71,10 @@ export function unsettledBytes(plan: SendPlan, lane: Lane): number {
 export function acknowledged(plan: SendPlan, range: Range, sequence: number): SendPlan {
   const sent: Sent[] = [];
   for (const entry of plan.sent) {
-    const now = entry.from === range.from && entry.to === range.to ? { ...entry, sequence } : entry;
+    const now =
+      entry.from === range.from && entry.to === range.to
+        ? { ...entry, sequence, firstSequence: sequence }
+        : entry;
     const last = sent.at(-1);
     // Neighbours that wait for the same thing become one entry, so that a long wait for history stays cheap.
     if (last && mayJoin(last, now)) sent[sent.length - 1] = joined(last, now);
@@ -77,13 +88,15 @@ const mayJoin = (a: Sent, b: Sent): boolean =>
   b.sequence !== null &&
   a.lane === b.lane &&
   a.created === b.created &&
-  a.to === b.from;
+  a.to === b.from &&
+  Math.max(a.sequence, b.sequence) - Math.min(a.firstSequence!, b.firstSequence!) < JOINED_SPAN_MAX;
 
 const joined = (a: Sent, b: Sent): Sent => ({
   ...a,
   to: b.to,
   bytes: a.bytes + b.bytes,
   sequence: Math.max(a.sequence!, b.sequence!),
+  firstSequence: Math.min(a.firstSequence!, b.firstSequence!),
 });
 
 /** It may or may not have arrived: it is sent again, the ledger drops the second one. */
@@ -91,10 +104,23 @@ export function failed(plan: SendPlan, range: Range): SendPlan {
   return { ...plan, sent: plan.sent.filter(sent => sent.from !== range.from || sent.to !== range.to) };
 }
 
+/** All that history has settled, as it says itself: what it has no more, after a restore, waits again. */
+export function resettle(plan: SendPlan, settled: RangeSet): SendPlan {
+  return settle({ ...plan, settled: RangeSet.empty }, settled);
+}
+
 /** History has settled `ranges`. */
 export function settle(plan: SendPlan, ranges: RangeSet): SendPlan {
   const settled = plan.settled.union(ranges);
-  return { settled, sent: plan.sent.filter(sent => !settled.covers(sent.from, sent.to)) };
+  const sent = plan.sent.flatMap(entry => {
+    if (settled.covers(entry.from, entry.to)) return [];
+    // In flight: its answer names the whole of it.
+    if (entry.sequence === null || !settled.intersects(entry.from, entry.to)) return [entry];
+    // What is left of it goes on waiting under its place in the stream.
+    const left = RangeSet.of(entry.from, entry.to).difference(settled);
+    return left.ranges.map(range => ({ ...entry, ...range }));
+  });
+  return { settled, sent };
 }
 
 /** Gives up waiting for what cannot come any more. Call after {@link settle} with the ranges told together with it. */

@@ -12,7 +12,7 @@ import type { Logger } from 'pino';
 import type { GatewayReport, StreamPosition } from '../protocol/handshake.ts';
 import type { LogId } from '../protocol/ids.ts';
 import { limits } from '../protocol/limits.ts';
-import type { Range, RangeSet } from '../protocol/range-set.ts';
+import { type Range, RangeSet } from '../protocol/range-set.ts';
 import { type Lane, lanes } from '../protocol/subjects.ts';
 import { type EncodedBatch, lostBatch, readBatch } from './batch-reader.ts';
 import { openCloudLink } from './cloud-link.ts';
@@ -24,6 +24,7 @@ import {
   failed,
   newSendPlan,
   passed,
+  resettle,
   type SendPlan,
   settle,
   take,
@@ -41,6 +42,8 @@ export interface Uplink {
 const IN_FLIGHT_MAX: Readonly<Record<Lane, number>> = { live: 16, backfill: 4 };
 /** Backlog that the stream has and history has not: the rest waits here, so that live is never refused for it. */
 const BACKFILL_UNSETTLED_BYTES_MAX = 8 * 1024 * 1024;
+/** Logs that are asked about and sent at a time. */
+const LOGS_AT_WORK_MAX = 500;
 const RETRY_MS = { first: 100, max: 5000 };
 
 interface NextBatch extends Range {
@@ -71,21 +74,30 @@ export function startUplink(options: {
     config,
     report: options.report,
     logger,
-    logIds: () => buffer.logs().map(log => log.logId),
+    logIds: () => logsAtWork().map(log => log.logId),
     onSettled,
     onOtherHistory: () => plans.clear(),
     onNews: alarm.ring,
   });
   const running = run();
 
-  function onSettled(settled: Readonly<Record<string, RangeSet>>, stream: StreamPosition): void {
-    for (const log of buffer.logs()) {
+  /** The oldest logs and the current one: a box that restarts all the time drains them in turn (F). */
+  function logsAtWork(): LogInfo[] {
+    const logs = buffer.logs();
+    return logs.length <= LOGS_AT_WORK_MAX ? logs : [...logs.slice(0, LOGS_AT_WORK_MAX - 1), logs.at(-1)!];
+  }
+
+  function onSettled(
+    settled: Readonly<Record<string, RangeSet>>,
+    stream: StreamPosition,
+    whole: boolean,
+  ): void {
+    for (const log of logsAtWork()) {
       const ranges = settled[log.logId];
       let plan = planOf(log);
-      if (ranges) {
-        plan = settle(plan, ranges);
-        buffer.settle(log.logId, ranges);
-      }
+      if (whole) plan = resettle(plan, ranges ?? RangeSet.empty);
+      else if (ranges) plan = settle(plan, ranges);
+      if (ranges) buffer.settle(log.logId, ranges);
       for (const lane of lanes)
         plan = passed(plan, { created: stream.created, sequence: stream[lane] }, lane);
       plans.set(log.logId, plan);
@@ -127,8 +139,8 @@ export function startUplink(options: {
 
   /** What waits in the older logs, oldest first, then in the current one behind the edge. */
   function nextBackfill(): NextBatch | null {
-    const logs = buffer.logs();
-    forgetGoneLogs(logs);
+    forgetGoneLogs();
+    const logs = logsAtWork();
     const unsettled = logs.reduce((sum, log) => sum + unsettledBytes(planOf(log), 'backfill'), 0);
     if (unsettled >= BACKFILL_UNSETTLED_BYTES_MAX) return null;
     for (const log of logs) {
@@ -159,8 +171,9 @@ export function startUplink(options: {
     return plan;
   }
 
-  function forgetGoneLogs(logs: readonly LogInfo[]): void {
-    if (plans.size === logs.length) return;
+  function forgetGoneLogs(): void {
+    const logs = buffer.logs();
+    if (plans.size <= logs.length) return;
     const present = new Set(logs.map(log => log.logId));
     for (const logId of plans.keys()) if (!present.has(logId)) plans.delete(logId);
   }

@@ -11,9 +11,12 @@ export interface RowView {
   readonly values: Value[];
 }
 
-/** The time a reading is ordered by: the device's own, unless it lies too far in the future to be believed. */
+/**
+ * The time a reading is ordered by: the device's own, unless it cannot be believed, because it lies too far in the future
+ * or in the years of a clock that was never set.
+ */
 export const correctedAt = (at: number, receivedAt: number): number =>
-  at > receivedAt + limits.futureToleranceMs ? receivedAt : at;
+  at > receivedAt + limits.futureToleranceMs || at < limits.earliestBelievedMs ? receivedAt : at;
 
 /** Calls `visit` for every row in order. */
 export function forEachRow(batch: ReadingsBatch, visit: (view: RowView) => void): void {

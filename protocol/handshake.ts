@@ -61,6 +61,8 @@ export const HelloReply = z.discriminatedUnion('outcome', [
     settled: z.record(logIdText, rangesText),
   }),
   z.object({ outcome: z.literal('refused'), reason: z.string() }),
+  /** Not now; ask again. */
+  z.object({ outcome: z.literal('unavailable'), reason: z.string() }),
 ]);
 export type HelloReply = z.output<typeof HelloReply>;
 

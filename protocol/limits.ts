@@ -31,8 +31,8 @@ export const limits = {
   /** Bytes that a batch may inflate to; the decoder stops there. */
   batchInflatedBytesMax: 16 * 1024 * 1024,
 
-  /** Holes in the settled set of one log beyond which new holes are refused (the gateway sends in order again). */
-  ledgerRangesMax: 4096,
   /** A device timestamp this far ahead of the gateway's clock is ordered by arrival and flagged. */
   futureToleranceMs: 5 * 60_000,
+  /** A device timestamp before this is from a clock that was never set: the reading is ordered by arrival and flagged. */
+  earliestBelievedMs: Date.UTC(2015, 0, 1),
 } as const;

@@ -93,8 +93,10 @@ create table message (
 ) partition by range (at);
 create index message_device_at on message (device, at);
 
--- Days are created as data of that day arrives: a replayed recording may be months old.
-create function ensure_day(day date) returns void language plpgsql as $$
+-- Days around now are created ahead of time, others as their data arrives: a replayed recording may be months old.
+-- A table made apart and attached leaves `message` open to readers and writers (PARTITION OF would wait for every open
+-- query, and all others behind it). Whatever still is in the way is not waited for long: the caller tries again (R).
+create function ensure_day(day date) returns void language plpgsql set lock_timeout = '5s' as $$
 declare
   name text := format('message_%s', to_char(day, 'YYYYMMDD'));
 begin
@@ -103,7 +105,8 @@ begin
   perform pg_advisory_xact_lock(hashtext('holdfast.ensure_day'));
   if to_regclass('holdfast.' || name) is not null then return; end if;
   -- In UTC, whatever the session's time zone: `at` of a reading near midnight must fall into the day it was asked for.
-  execute format('create table holdfast.%I partition of holdfast.message for values from (%L) to (%L)',
+  execute format('create table holdfast.%I (like holdfast.message including all)', name);
+  execute format('alter table holdfast.message attach partition holdfast.%I for values from (%L) to (%L)',
     name, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00');
 end $$;
 

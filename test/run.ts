@@ -31,7 +31,7 @@ const scratch = mkdtempSync(join(tmpdir(), 'holdfast-test-'));
 chmodSync(scratch, 0o711);
 
 /** Whole stacks: two of them at a time would starve one another. */
-const ALONE = ['test/end-to-end/', 'test/browser/', 'test/local/'];
+const ALONE = ['test/end-to-end/', 'test/browser/', 'test/local/', 'test/demo/'];
 const LIGHT_AT_A_TIME = 2;
 const LIGHT_TIMEOUT_MS = 120_000;
 const ALONE_TIMEOUT_MS = 300_000;
@@ -47,13 +47,16 @@ const totals = { passed: 0, failed: 0 };
 const skipped: string[] = [];
 const failures: string[] = [];
 
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  process.once(signal, () => {
-    for (const child of running) child.kill('SIGTERM');
-    process.exitCode = 130;
-    setTimeout(() => process.exit(), KILL_AFTER_MS).unref();
-  });
-}
+const interrupt = () => {
+  for (const child of running) child.kill('SIGTERM');
+  process.exitCode = 130;
+  setTimeout(() => process.exit(), KILL_AFTER_MS).unref();
+};
+process.once('SIGINT', interrupt);
+process.once('SIGTERM', interrupt);
+// The launcher is gone. Listening alone must not keep this process.
+process.once('disconnect', interrupt);
+process.channel?.unref();
 process.on('exit', () => rmSync(scratch, { recursive: true, force: true, maxRetries: 5 }));
 
 const startedAt = performance.now();

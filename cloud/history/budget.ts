@@ -2,8 +2,10 @@
 export interface Budget {
   take(bytes: number): void;
   release(bytes: number): void;
-  /** Resolves when less than the maximum is in use. */
+  /** Resolves when there may be room: less than the maximum was in use, or somebody called {@link wakeAll}. */
   room(): Promise<void>;
+  /** Lets everybody look again: whoever is closing must not wait for room. */
+  wakeAll(): void;
   readonly bytes: number;
   readonly bytesMax: number;
 }
@@ -11,6 +13,11 @@ export interface Budget {
 export function newBudget(bytesMax: number): Budget {
   let bytes = 0;
   let waiting: (() => void)[] = [];
+  function wakeAll(): void {
+    const woken = waiting;
+    waiting = [];
+    for (const wake of woken) wake();
+  }
   return {
     get bytes() {
       return bytes;
@@ -21,11 +28,9 @@ export function newBudget(bytesMax: number): Budget {
     },
     release(count) {
       bytes -= count;
-      if (bytes >= bytesMax) return;
-      const woken = waiting;
-      waiting = [];
-      for (const wake of woken) wake();
+      if (bytes < bytesMax) wakeAll();
     },
+    wakeAll,
     room() {
       if (bytes < bytesMax) return Promise.resolve();
       return new Promise(resolve => waiting.push(resolve));

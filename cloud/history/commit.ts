@@ -4,9 +4,11 @@
  * assumption throws.
  *
  *   begin → COPY → quarantine, marks → [settle(…); commit]
+ *
+ * All of it has one deadline: a connection that went silent is given up, not waited for (R).
  */
 import { pipeline } from 'node:stream/promises';
-import { escapeLiteral, type Pool, type PoolClient } from 'pg';
+import { DatabaseError, escapeLiteral, type Pool, type PoolClient } from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
 import type { Lane } from '../../protocol/subjects.ts';
 import type { IncidentTransition } from '../actors/twin.ts';
@@ -63,7 +65,11 @@ export type CommitOutcome =
   /** Not now: connection gone, disk full, shutting down. Try the same again later. */
   | { readonly outcome: 'unavailable'; readonly reason: string };
 
-export async function commitHistory(pool: Pool, work: Transaction): Promise<CommitOutcome> {
+export async function commitHistory(
+  pool: Pool,
+  work: Transaction,
+  timeoutMs: number,
+): Promise<CommitOutcome> {
   let client: PoolClient;
   try {
     client = await pool.connect();
@@ -76,27 +82,42 @@ export async function commitHistory(pool: Pool, work: Transaction): Promise<Comm
     connectionError = error;
   };
   client.on('error', onError);
-  let failed = true;
+  const silence = Promise.withResolvers<never>();
+  const timer = setTimeout(
+    () => silence.reject(new Error(`PostgreSQL did not answer within ${timeoutMs} ms`)),
+    timeoutMs,
+  );
+  let broken = false;
   try {
-    await client.query('begin');
-    if (work.rows) await pipeline([work.rows], client.query(copyFrom(COPY_MESSAGES)));
-    if (work.quarantine.length > 0) await insertQuarantine(client, work.quarantine);
-    if (work.marks.length > 0) await insertMarks(client, work.marks);
-    await client.query(`${settleStatement(work)}; commit`);
-    failed = false;
+    await Promise.race([transact(client, work), silence.promise]);
     return { outcome: 'committed' };
   } catch (error) {
-    return outcomeOf(error as Error & { code?: string });
-  } finally {
-    let broken = connectionError !== undefined;
-    if (failed && !broken) {
-      await client.query('rollback').catch(() => {
+    // Only PostgreSQL's own answer says where the connection stands; after anything else it is given up.
+    broken = !(error instanceof DatabaseError);
+    if (!broken) {
+      await Promise.race([client.query('rollback'), silence.promise]).catch(() => {
         broken = true;
       });
     }
+    return outcomeOf(error as Error & { code?: string });
+  } finally {
+    clearTimeout(timer);
     client.off('error', onError);
-    client.release(broken);
+    client.release(broken || connectionError !== undefined);
   }
+}
+
+async function transact(client: PoolClient, work: Transaction): Promise<void> {
+  await client.query('begin');
+  if (work.rows) {
+    const copy = client.query(copyFrom(COPY_MESSAGES));
+    // Says so once more when its connection is given up, after the pipeline has stopped listening.
+    copy.on('error', () => {});
+    await pipeline([work.rows], copy);
+  }
+  if (work.quarantine.length > 0) await insertQuarantine(client, work.quarantine);
+  if (work.marks.length > 0) await insertMarks(client, work.marks);
+  await client.query(`${settleStatement(work)}; commit`);
 }
 
 function settleStatement(work: Transaction): string {
@@ -117,13 +138,16 @@ function settleStatement(work: Transaction): string {
   return `select holdfast.settle(${work.partition}, ${work.epoch}, ${json(work.ranges)}, ${json(work.cursors)}, ${json(work.twins)}, ${json(incidents)})`;
 }
 
-/** What an error of PostgreSQL means for the transaction. */
+/** What an error means for the transaction. */
 export function outcomeOf(error: Error & { code?: string }): CommitOutcome {
   const code = error.code ?? '';
   if (code === 'HF001') return { outcome: 'stale-epoch' };
   if (code === 'HF002') return { outcome: 'overlap' };
   // Class 22: data exception, 23: integrity constraint violation, 54: more than PostgreSQL can hold in one place.
-  if (/^(2[23]|54)/.test(code)) return { outcome: 'refused', reason: error.message };
+  // A RangeError: more than a string or buffer of this process can hold, which never gets as far as PostgreSQL.
+  if (/^(2[23]|54)/.test(code) || error instanceof RangeError) {
+    return { outcome: 'refused', reason: error.message };
+  }
   return { outcome: 'unavailable', reason: error.message };
 }
 

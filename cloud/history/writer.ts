@@ -65,12 +65,16 @@ export interface SettledNotice {
 export interface HistoryWriter {
   enqueue(item: HistoryItem): void;
   readonly queued: number;
-  /** Commits what is queued, within the time, and stops. */
+  /** Commits what is queued and stops. Returns within the time, even when a commit hangs. */
   close(deadlineMs: number): Promise<void>;
 }
 
 /** Rows in one transaction: some 100 ms of Postgres work at most. */
 const ROWS_PER_TRANSACTION = 50_000;
+/** Twins go into one JSON value, of which PostgreSQL takes 256 MB. */
+const TWINS_PER_TRANSACTION = 20_000;
+/** A transaction that takes longer is given up and tried again (R). */
+const COMMIT_TIMEOUT_MS = 60_000;
 const DAY_MS = 86_400_000;
 /** No gateway lets a later time through; what claims one is kept as this. */
 const LATEST_CLAIM_MS = Date.UTC(9999, 11, 31);
@@ -85,15 +89,19 @@ export function openHistoryWriter(options: {
   /** Transactions of a partition start at least this far apart, so that twins and cursors are written once for many batches. */
   commitIntervalMs: number;
   retentionMs: number;
+  commitTimeoutMs?: number;
   now: () => number;
   onSettled: (
     notices: readonly SettledNotice[],
     cursors: readonly CursorMove[],
     incidents: readonly IncidentTransition[],
   ) => void;
+  /** Rows of a committed transaction that were older than the retention time and are not stored. */
+  onExpired?: (rows: number) => void;
   onStaleEpoch: () => void;
 }): HistoryWriter {
   const { pool, dictionary, partition, epoch, budget, logger } = options;
+  const { commitTimeoutMs = COMMIT_TIMEOUT_MS } = options;
   const queue: HistoryItem[] = [];
   let phase: 'open' | 'closing' | 'closed' = 'open';
   let wake: () => void = () => {};
@@ -121,9 +129,12 @@ export function openHistoryWriter(options: {
   function takeItems(): HistoryItem[] {
     let rows = 0;
     let count = 0;
-    while (count < queue.length && (count === 0 || rows < ROWS_PER_TRANSACTION)) {
-      const batch = queue[count]!.batch;
-      rows += batch?.settlement === 'raw' ? batch.rows.length : 1;
+    const twins = new Set<string>();
+    while (count < queue.length && rows < ROWS_PER_TRANSACTION) {
+      const item = queue[count]!;
+      for (const twin of item.twins) twins.add(`${twin.site}/${twin.device}`);
+      if (count > 0 && twins.size > TWINS_PER_TRANSACTION) break;
+      rows += item.batch?.settlement === 'raw' ? item.batch.rows.length : 1;
       count++;
     }
     return queue.splice(0, count);
@@ -198,7 +209,7 @@ export function openHistoryWriter(options: {
       const outcome = outcomeOf(error as Error);
       return outcome.outcome === 'refused' ? isolate(works, items, outcome.reason) : outcome;
     }
-    const outcome = await commitHistory(pool, transaction);
+    const outcome = await commitHistory(pool, transaction, commitTimeoutMs);
     if (outcome.outcome === 'refused') return isolate(works, items, outcome.reason);
     if (outcome.outcome === 'committed') announce(works, transaction);
     return outcome;
@@ -211,7 +222,13 @@ export function openHistoryWriter(options: {
     reason: string,
   ): Promise<CommitOutcome> {
     const total = works.reduce((sum, work) => sum + work.fresh.size, 0);
-    if (total === 0) return { outcome: 'unavailable', reason };
+    if (total === 0) {
+      if (items.length < 2) return { outcome: 'unavailable', reason };
+      // All rows are in; what goes along may only be too much at a time.
+      const middle = Math.floor(items.length / 2);
+      const outcome = await commitWorks([], items.slice(0, middle));
+      return outcome.outcome === 'committed' ? commitWorks([], items.slice(middle)) : outcome;
+    }
     if (total === 1) {
       // First without what goes along: a twin or incident that is refused must not put the blame on a good row (A).
       if (items.length > 0) {
@@ -351,6 +368,8 @@ export function openHistoryWriter(options: {
       ranges: fresh,
     }));
     options.onSettled(notices, transaction.cursors, transaction.incidents);
+    const expired = transaction.marks.filter(({ status }) => status === 'expired').length;
+    if (expired > 0) options.onExpired?.(expired);
   }
 
   return {
@@ -365,11 +384,11 @@ export function openHistoryWriter(options: {
     async close(deadlineMs) {
       if (phase === 'open') phase = 'closing';
       wake();
-      const timer = setTimeout(() => {
-        phase = 'closed';
-      }, deadlineMs);
-      await running;
+      const deadline = Promise.withResolvers<void>();
+      const timer = setTimeout(deadline.resolve, deadlineMs);
+      await Promise.race([running, deadline.promise]);
       clearTimeout(timer);
+      // A commit that hangs ends by its own deadline; nothing starts after it.
       phase = 'closed';
     },
   };

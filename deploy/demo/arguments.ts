@@ -14,7 +14,7 @@ export interface Replay {
 }
 
 export interface DemoArguments {
-  /** Null: until Ctrl-C. */
+  /** From when the fleet runs; null: until Ctrl-C. */
   readonly forMs: number | null;
   readonly replay: Replay | null;
   readonly devices: number;
@@ -26,7 +26,7 @@ export interface DemoArguments {
 
 export const HELP = `npm start -- [options]
 
-  --for 30s            end by itself (s, m or h), with a JSON summary as the last line
+  --for 30s            end by itself that long after the fleet runs (s, m or h), with a JSON summary as the last line
   --replay FILE.csv    make a recording (timestamp,value) a device, shifted in time so that it ends now
   --as SITE/DEVICE/METRIC   what the recording is; SITE is one of ${demoSites.join(', ')}
   --speed N            replay N times faster than recorded (1000)
@@ -36,7 +36,7 @@ export const HELP = `npm start -- [options]
   --lan                open the broker of ${demoSites[0]} to the network, with a generated password
 
 Servers that run already are used when their URL is in HOLDFAST_NATS_URL, HOLDFAST_REDIS_URL, HOLDFAST_POSTGRES_URL,
-or HOLDFAST_MQTT_URL (the broker of ${demoSites[0]}; HOLDFAST_MQTT_URL_${demoSites[1].toUpperCase()} for that of ${demoSites[1]}).`;
+or HOLDFAST_MQTT_URL (the broker of ${demoSites[0]}; HOLDFAST_MQTT_URL_${demoSites[1].toUpperCase()} for that of ${demoSites[1]}). HOLDFAST_DEMO_DIR is the folder of data and tools (.holdfast of this project).`;
 
 const UNIT_MS: Record<string, number> = { s: 1000, m: 60_000, h: 3_600_000 };
 

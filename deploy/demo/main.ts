@@ -3,43 +3,50 @@
  *
  *   find servers ─▶ start stack ─▶ fleet, probe ─▶ status lines ─▶ fleet ends ─▶ count ─▶ drain ─▶ summary
  */
-import { access, constants, rm } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { networkInterfaces } from 'node:os';
-import { join, relative, resolve } from 'node:path';
+import { relative, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import pg from 'pg';
-import { defaultCacheDirectory, findBinaries } from '../local/find-servers.ts';
-import { type NodeProcess, nodeProcess } from '../local/node-process.ts';
-import { isFree } from '../local/ports.ts';
-import { serverNames } from '../local/server.ts';
-import { type Stack, startStack } from '../local/stack.ts';
-import { standIn } from '../local/unprivileged.ts';
+import { withFolderLock } from '../local/folder-lock.ts';
+import type { Stack } from '../local/stack.ts';
 import { type DemoArguments, demoSites, HELP, readDemoArguments } from './arguments.ts';
-import type { FleetJournal, FleetPlan, FleetProgress } from './fleet.ts';
+import { bringUp, demoDirectory } from './bring-up.ts';
+import { type Ending, EXIT_CODE_OF_INTERRUPTED, listenForEnd } from './ending.ts';
+import type { FleetProgress } from './fleet.ts';
+import { finish, fleetProcess } from './fleet-process.ts';
 import { type Probe, startProbe } from './probe.ts';
-import { type Tool, writeTools } from './tools.ts';
+import { parseRecording } from './recording.ts';
+import type { Tool } from './tools.ts';
 import { verifyStored } from './verify.ts';
 
-const DATA_DIRECTORY = fileURLToPath(new URL('../../.holdfast/data', import.meta.url));
-const TOOLS_DIRECTORY = fileURLToPath(new URL('../../.holdfast/tools', import.meta.url));
-const USUAL_PORT = 8080;
 const STATUS_MS = 5000;
-const DEVICE_INTERVAL_MS = 1000;
 const HISTORY_PATIENCE_MS = 30_000;
 
 const say = (line: string) => console.log(line);
 
 async function demo(options: DemoArguments): Promise<number> {
-  const end = endSignal(options.forMs);
-  let stack: Stack;
-  let tools: Map<Tool, string>;
+  const problem = options.replay && (await recordingProblem(options.replay.file));
+  if (problem) {
+    console.error(problem);
+    return 2;
+  }
+  const end = listenForEnd();
+  const refuse = (holder: number) => {
+    throw new Error(`process ${holder} runs on the data in ${demoDirectory}: end that one first`);
+  };
   try {
-    ({ stack, tools } = await bringUp(options));
+    // Beside the data, not in it: `--fresh` removes the data under the lock.
+    return await withFolderLock(demoDirectory, refuse, () => run(options, end));
   } catch (error) {
     console.error(`\n${(error as Error).message}`);
-    return 1;
+    return error === end.signal.reason ? EXIT_CODE_OF_INTERRUPTED : 1;
   }
+}
+
+/** Rejects when the demo cannot come up, was stopped before it was up, or loses what it needs to count. */
+async function run(options: DemoArguments, end: Ending): Promise<number> {
+  const { stack, tools } = await bringUp(options, end.signal, say);
   for (const part of partsOf(stack)) {
     part.onUnexpectedExit(reason =>
       end.now(`${part.name} ${reason}\n${part.output().split('\n').slice(-5).join('\n')}`),
@@ -47,14 +54,16 @@ async function demo(options: DemoArguments): Promise<number> {
   }
   try {
     await seedRule(stack.postgres.url);
+    end.signal.throwIfAborted();
     const since = Date.now();
     const fleet = fleetProcess(options, stack);
     let progress: FleetProgress = { type: 'progress', published: 0, acknowledged: 0, replay: null };
     fleet.onMessage(message => {
       if (message.type === 'progress') progress = message as unknown as FleetProgress;
     });
-    await fleet.start();
     fleet.onUnexpectedExit(reason => end.now(`the fleet ${reason}\n${fleet.output()}`));
+    await fleet.start();
+    if (options.forMs !== null) end.after(options.forMs);
     const probe = startProbe(stack.url, demoSites);
     invite(options, stack, tools);
 
@@ -71,6 +80,8 @@ async function demo(options: DemoArguments): Promise<number> {
     });
     probe.close();
     await stack.close();
+    const nothing = count.acknowledged === 0 && (options.devices > 0 || options.replay !== null);
+    if (nothing) console.error('nothing was acknowledged: this run shows nothing');
     const summary = {
       published: journal.published,
       ...count,
@@ -78,67 +89,27 @@ async function demo(options: DemoArguments): Promise<number> {
       latency_ms: probe.total(),
     };
     say(JSON.stringify(summary));
-    return trouble || count.missing > 0 || count.duplicates > 0 ? 1 : 0;
+    return trouble || nothing || count.missing > 0 || count.duplicates > 0 ? 1 : 0;
   } catch (error) {
-    console.error(`\n${(error as Error).message}`);
     await stack.close();
-    return 1;
+    throw error;
   }
 }
 
-async function bringUp(options: DemoArguments): Promise<{ stack: Stack; tools: Map<Tool, string> }> {
-  if (options.replay) {
-    await access(resolve(options.replay.file), constants.R_OK).catch(() => {
-      throw new Error(`--replay ${options.replay!.file}: there is no such file, or it cannot be read`);
-    });
+/** Read before anything starts; null when it can be replayed. */
+async function recordingProblem(file: string): Promise<string | null> {
+  let text: string;
+  try {
+    text = await readFile(resolve(file), 'utf8');
+  } catch {
+    return `--replay ${file}: there is no such file, or it cannot be read`;
   }
-  if (options.fresh) {
-    say('forgetting the data of earlier runs');
-    // PostgreSQL's data is elsewhere where its user cannot reach this folder.
-    for (const folder of [DATA_DIRECTORY, standIn(join(DATA_DIRECTORY, 'postgres'))]) {
-      await rm(folder, { recursive: true, force: true });
-    }
+  try {
+    parseRecording(text);
+    return null;
+  } catch (error) {
+    return `${file}: ${(error as Error).message}`;
   }
-  const [first, second] = demoSites;
-  const env = process.env;
-  const brokers = {
-    [first]: env.HOLDFAST_MQTT_URL,
-    [second]: env[`HOLDFAST_MQTT_URL_${second.toUpperCase()}`],
-  };
-  const given = {
-    mosquitto: brokers[first] && brokers[second],
-    nats: env.HOLDFAST_NATS_URL,
-    redis: env.HOLDFAST_REDIS_URL,
-    postgres: env.HOLDFAST_POSTGRES_URL,
-  };
-  const binaries = await findBinaries({
-    cacheDirectory: defaultCacheDirectory,
-    report: say,
-    need: serverNames.filter(name => !given[name]),
-  });
-  const tools = await writeTools(binaries, TOOLS_DIRECTORY);
-  const port = options.port ?? ((await isFree(USUAL_PORT)) ? USUAL_PORT : 0);
-  if (options.port === null && port === 0) say(`port ${USUAL_PORT} is taken, the dashboard gets a free one`);
-  const stack = await startStack({
-    directory: DATA_DIRECTORY,
-    binaries,
-    report: say,
-    sites: [
-      { site: first, gateways: ['gateway-1'] },
-      { site: second, gateways: ['gateway-1'] },
-    ],
-    urls: {
-      ...(given.nats && { nats: given.nats }),
-      ...(given.redis && { redis: given.redis }),
-      ...(given.postgres && { postgres: given.postgres }),
-      brokers: Object.fromEntries(
-        Object.entries(brokers).filter((entry): entry is [string, string] => !!entry[1]),
-      ),
-    },
-    ...(options.lan && { openToNetwork: { site: first } }),
-    httpPort: port,
-  });
-  return { stack, tools };
 }
 
 const partsOf = (stack: Stack) => [
@@ -153,49 +124,17 @@ const partsOf = (stack: Stack) => [
 /** So that there is an alert to see: the oven gets too hot every other minute. */
 async function seedRule(postgresUrl: string): Promise<void> {
   const client = new pg.Client({ connectionString: postgresUrl });
-  await client.connect();
-  await client.query(
-    `insert into holdfast.rule (id, metric, comparison, threshold, hysteresis, severity, device)
-     values ('oven-too-hot', 'temperature', 'above', 31, 1, 'warning', 'oven-1') on conflict do nothing`,
-  );
-  await client.end();
-}
-
-function fleetProcess(options: DemoArguments, stack: Stack): NodeProcess {
-  const { replay } = options;
-  const perSite = Math.floor(options.devices / demoSites.length);
-  const plan: FleetPlan = {
-    sites: demoSites.map((site, index) => ({
-      site,
-      url: stack.brokers.get(site)!.deviceUrl,
-      devices: perSite + (index === 0 ? options.devices % demoSites.length : 0),
-    })),
-    intervalMs: DEVICE_INTERVAL_MS,
-    replay: replay && {
-      file: resolve(replay.file),
-      url: stack.brokers.get(replay.site)!.deviceUrl,
-      device: replay.device,
-      metric: replay.metric,
-      speed: replay.speed,
-    },
-  };
-  return nodeProcess({
-    name: 'fleet',
-    entry: new URL('./fleet.ts', import.meta.url),
-    env: { HOLDFAST_DEMO_FLEET: JSON.stringify(plan) },
-  });
-}
-
-function finish(fleet: NodeProcess): Promise<FleetJournal> {
-  return new Promise((resolve, reject) => {
-    fleet.onMessage(message => {
-      if (message.type === 'journal') resolve(message as unknown as FleetJournal);
-    });
-    fleet.onUnexpectedExit(reason =>
-      reject(new Error(`the fleet ${reason} before it told what was acknowledged`)),
+  // A connection that breaks rejects the query below; the event alone must not end the process.
+  client.on('error', () => undefined);
+  try {
+    await client.connect();
+    await client.query(
+      `insert into holdfast.rule (id, metric, comparison, threshold, hysteresis, severity, device)
+       values ('oven-too-hot', 'temperature', 'above', 31, 1, 'warning', 'oven-1') on conflict do nothing`,
     );
-    fleet.send({ type: 'finish' });
-  });
+  } finally {
+    await client.end().catch(() => undefined);
+  }
 }
 
 function invite(options: DemoArguments, stack: Stack, tools: ReadonlyMap<Tool, string>): void {
@@ -265,20 +204,8 @@ async function statusUntil(
   return ended;
 }
 
-/** Resolves with null at the end of the time or on Ctrl-C, with a reason when a part died. A second Ctrl-C ends at once. */
-function endSignal(forMs: number | null): { ended: Promise<string | null>; now: (reason: string) => void } {
-  const { promise, resolve } = Promise.withResolvers<string | null>();
-  if (forMs !== null) setTimeout(() => resolve(null), forMs);
-  let asked = 0;
-  const onSignal = () => {
-    asked++;
-    if (asked > 1) process.exit(130);
-    resolve(null);
-  };
-  process.on('SIGINT', onSignal);
-  process.on('SIGTERM', onSignal);
-  return { ended: promise, now: resolve };
-}
+// Whoever read our output may be gone with the terminal: no reason not to drain.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
 
 const parsed = readDemoArguments(process.argv.slice(2));
 if (!parsed.ok) {

@@ -26,8 +26,10 @@ export interface VerifyOptions {
 
 export async function verifyStored(options: VerifyOptions): Promise<Count> {
   const client = new pg.Client({ connectionString: options.postgresUrl });
-  await client.connect();
+  // A connection that breaks rejects the query below; the event alone must not end the process.
+  client.on('error', () => undefined);
   try {
+    await client.connect();
     const deadline = performance.now() + options.patienceMs;
     for (;;) {
       const count = await countOnce(client, options);
@@ -35,7 +37,7 @@ export async function verifyStored(options: VerifyOptions): Promise<Count> {
       await sleep(250);
     }
   } finally {
-    await client.end();
+    await client.end().catch(() => undefined);
   }
 }
 

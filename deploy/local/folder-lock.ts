@@ -1,14 +1,16 @@
 /**
- * One process at a time fetches packages into a folder. It only saves double work: what is unpacked appears by an
- * atomic rename, so two of them at once would do no harm.
+ * One process at a time works on a folder: fetches packages into it, or runs the demo on its data. The lock is a file
+ * that names its holder; that of a dead process is broken.
  */
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { processIdentity } from './process-table.ts';
 
 const pauseMs = 100;
 
+/** @param waiting is told once who holds the lock; when it throws, the wait ends with that error. */
 export async function withFolderLock<T>(
   folder: string,
   waiting: (holder: number) => void,
@@ -38,12 +40,17 @@ export async function withFolderLock<T>(
 }
 
 function take(file: string, mine: string): boolean {
+  // A link, not a create: whoever reads the lock finds it whole.
+  const draft = `${file}.${randomUUID()}`;
+  writeFileSync(draft, mine, { flag: 'wx' });
   try {
-    writeFileSync(file, mine, { flag: 'wx' });
+    linkSync(draft, file);
     return true;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
     throw error;
+  } finally {
+    rmSync(draft, { force: true });
   }
 }
 

@@ -26,7 +26,7 @@ import { launchServer } from './process.ts';
 import { processIdentity } from './process-table.ts';
 import { keptPassword } from './secrets.ts';
 import type { Server } from './server.ts';
-import { canReach, standIn, type User, unprivilegedUser } from './unprivileged.ts';
+import { canReach, removeAbandonedStandIns, standIn, type User, unprivilegedUser } from './unprivileged.ts';
 
 export interface PostgresOptions {
   readonly binaries: Binaries;
@@ -122,6 +122,7 @@ function placeFor(asked: string, user: User | undefined, report?: (line: string)
     chmodSync(asked, 0o700);
     return asked;
   }
+  removeAbandonedStandIns();
   chmodSync(asked, 0o711);
   if (canReach(user, asked)) return asked;
   const place = standIn(asked);

@@ -26,6 +26,8 @@ export interface StackOptions {
   readonly sites: readonly { readonly site: string; readonly gateways: readonly string[] }[];
   /** Told in one line as each part comes up. */
   readonly report?: (line: string) => void;
+  /** Aborted during the start-up: it ends between two parts, and what was started is stopped. */
+  readonly signal?: AbortSignal;
   /** Servers that run already, by URL; `brokers` by site. */
   readonly urls?: {
     nats?: string;
@@ -95,7 +97,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         : startRedis({ binaries, directory: join(directory, 'redis') }),
       urls.postgres
         ? externalServer('postgres', urls.postgres)
-        : startPostgres({ binaries, directory: join(directory, 'postgres') }),
+        : startPostgres({ binaries, directory: join(directory, 'postgres'), report }),
     ]);
     opened(nats, 'nats-server');
     opened(redis, 'Redis');
@@ -103,6 +105,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
 
     const brokers = new Map<string, SiteBroker>();
     for (const { site } of options.sites) {
+      options.signal?.throwIfAborted();
       const broker = await startBroker(site);
       opened(broker.server, `Mosquitto of ${site}`);
       brokers.set(site, broker);
@@ -124,6 +127,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         env: { ...cloudEnv, HOLDFAST_HTTP_PORT: String(httpPort) },
       });
     let cloud = cloudProcess();
+    options.signal?.throwIfAborted();
     await cloud.start();
     releases.push(() => cloud.stop());
     const url = `http://127.0.0.1:${httpPort}`;
@@ -132,6 +136,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     const gateways = new Map<string, NodeProcess>();
     for (const { site, gateways: names } of options.sites) {
       for (const gateway of names) {
+        options.signal?.throwIfAborted();
         const user = natsUsers.find(entry => entry.user === `${site}_${gateway}`)!;
         const natsUrl = nats.external ? nats.url : withUser(nats.url, user);
         const gatewayProcess = nodeProcess({
@@ -152,6 +157,8 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         report(`gateway ${site}/${gateway} up`);
       }
     }
+
+    options.signal?.throwIfAborted();
 
     return {
       nats,

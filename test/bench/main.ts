@@ -30,6 +30,7 @@ async function main(): Promise<number> {
   const interrupted = new Promise<never>((_, reject) => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const)
       process.once(signal, () => reject(new Error(signal)));
+    process.once('disconnect', () => reject(new Error('the launcher is gone')));
   });
   const run = async () => {
     // Not in containers: their CPU time is not in our process tree.

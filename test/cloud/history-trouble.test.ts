@@ -5,6 +5,7 @@ import { type AddressInfo, connect, createServer } from 'node:net';
 import { before, test } from 'node:test';
 import pg, { type Pool } from 'pg';
 import { receiveBatch } from '../../cloud/actors/site.ts';
+import { type Link, openLink } from '../../deploy/local/link.ts';
 import type { Server } from '../../deploy/local/servers.ts';
 import { boundClock } from '../../protocol/batch-rows.ts';
 import {
@@ -224,4 +225,135 @@ test('PostgreSQL is away when the writer closes: it ends within its time, and no
   const second = await openWriter(pool);
   await second.write(item(counted(1, 10)));
   assert.deepEqual(await numbers(pool), range(1, 11));
+});
+
+/** A pool that reaches the database of `pool` over a link that can go silent. */
+async function poolOverLink(pool: Pool): Promise<{ link: Link; through: Pool }> {
+  const { hostname, port, username, password, pathname } = new URL(pool.options.connectionString!);
+  const link = await openLink({ host: hostname, port: Number(port) });
+  const through = new pg.Pool({
+    host: '127.0.0.1',
+    port: link.port,
+    database: pathname.slice(1),
+    user: username,
+    password,
+    connectionTimeoutMillis: 200,
+    query_timeout: 200,
+  });
+  through.on('error', () => {});
+  atEnd(async () => {
+    await link.close();
+    await through.end();
+  });
+  return { link, through };
+}
+
+/** Stalls the link while PostgreSQL waits for a lock in the middle of the statement. */
+async function stallWithin(pool: Pool, link: Link, statement: RegExp): Promise<void> {
+  await eventually('it is on its way', async () => {
+    const { rows } = await pool.query(`select query from pg_stat_activity where wait_event_type = 'Lock'`);
+    return rows.some(({ query }) => statement.test(query));
+  });
+  link.stall();
+}
+
+test('a connection that goes silent is given up, at rest or in the middle of a commit: everything once (A, B, R)', async () => {
+  const pool = await freshDatabase(server);
+  const { link, through } = await poolOverLink(pool);
+  const writer = await openWriter(through, { commitTimeoutMs: 200 });
+  await writer.write(item(counted(1, 3)));
+
+  link.stall();
+  writer.enqueue(item(counted(4, 3)));
+  await eventually('the silent connections are given up', () => through.totalCount === 0);
+  link.heal();
+  await writer.write(item(counted(7, 3)));
+  assert.deepEqual(await numbers(pool), range(1, 10));
+
+  for (const [index, [lock, statement]] of (
+    [
+      ['lock table holdfast.message in access exclusive mode', /copy/i],
+      ['lock table holdfast.gateway_log in access exclusive mode', /settle/],
+    ] as const
+  ).entries()) {
+    const blocker = await pool.connect();
+    await blocker.query(`begin; ${lock}`);
+    writer.enqueue(item(counted(10 + index * 3, 3)));
+    await stallWithin(pool, link, statement);
+    await blocker.query('rollback');
+    blocker.release();
+    await eventually('the silent connection is given up', () => through.totalCount === 0);
+    link.heal();
+    await writer.write(item(counted(10 + index * 3, 3)));
+  }
+  assert.deepEqual(await numbers(pool), range(1, 16));
+  assert.equal(await ledger(pool), '{[1,16)}');
+});
+
+test('the writer closes within its time while a commit hangs', async () => {
+  const pool = await freshDatabase(server);
+  const { link, through } = await poolOverLink(pool);
+  // Longer than the test may take: only the deadline of `close` can end it.
+  through.options.query_timeout = 600_000;
+  const writer = await openWriter(through, { commitTimeoutMs: 600_000 });
+  await writer.write(item(counted(1, 3)));
+  const blocker = await pool.connect();
+  await blocker.query('begin; lock table holdfast.message in access exclusive mode');
+  writer.enqueue(item(counted(4, 3)));
+  await stallWithin(pool, link, /copy/i);
+  await writer.close(100);
+  await blocker.query('rollback');
+  blocker.release();
+  assert.equal(writer.told().toString(), '{[1,4)}');
+  link.heal();
+});
+
+test('an open query on history does not stop the first reading of a new day', async () => {
+  const pool = await freshDatabase(server);
+  const writer = await openWriter(pool);
+  await writer.write(item(counted(1, 1)));
+  const reader = await pool.connect();
+  try {
+    await reader.query('begin');
+    assert.equal((await reader.query('select * from holdfast.reading')).rowCount, 1);
+    const yesterday = { ts: NOW - 86_400_000, n: 2 };
+    await writer.write(item(batchOf(2, [['devices/pump/telemetry', yesterday]])));
+    assert.deepEqual(await numbers(pool), [1, 2]);
+  } finally {
+    await reader.query('rollback');
+    reader.release();
+  }
+  const { rows } = await pool.query(
+    `select count(*)::int as missing from pg_inherits p where inhparent = 'holdfast.message'::regclass
+        and not exists (select from pg_index x join pg_inherits i on i.inhrelid = x.indexrelid
+                         where x.indrelid = p.inhrelid and i.inhparent = 'holdfast.message_device_at'::regclass)`,
+  );
+  assert.deepEqual(rows, [{ missing: 0 }], 'every day has its part of the index');
+});
+
+test('more twins than PostgreSQL takes at a time are written in parts', async () => {
+  const pool = await freshDatabase(server);
+  await pool.query(`
+    create function at_most_three() returns trigger language plpgsql as $$ begin
+      if (select count(*) from added) > 3 then raise 'too many at a time' using errcode = '54000'; end if;
+      return null;
+    end $$;
+    create trigger at_most_three after insert on holdfast.twin referencing new table as added
+      for each statement execute function at_most_three()`);
+  const writer = await openWriter(pool);
+  const items = range(0, 5).map(index => {
+    const batch = batchOf(1 + index * 2, [
+      [`devices/a${index}/telemetry`, { n: 1 }],
+      [`devices/b${index}/telemetry`, { n: 2 }],
+    ]);
+    const { changes } = receiveBatch(SITE, new Map(), batch, []);
+    return item(batch, { twins: [...changes.values()].map(({ after }) => after) });
+  });
+  await writer.write(...items);
+  const { rows } = await pool.query('select count(*)::int as twins from holdfast.twin');
+  assert.deepEqual(rows, [{ twins: 10 }]);
+  assert.equal(await ledger(pool), '{[1,11)}');
+  assert.deepEqual(await marks(pool), []);
+  const cursor = await pool.query('select stream_sequence::int as at from holdfast.stream_cursor');
+  assert.deepEqual(cursor.rows, [{ at: items.at(-1)!.stream!.sequence }]);
 });

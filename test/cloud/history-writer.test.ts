@@ -205,6 +205,7 @@ test('messages set aside, lost, expired: settled, marked with the reason, kept w
   ]);
   assert.equal(await ledger(pool), '{[1,5),[50,57)}');
   assert.equal(writer.told().toString(), '{[1,5),[50,57)}');
+  assert.equal(writer.expired(), 2);
   // All of it again, as after a lost stream: nothing is there twice.
   await writer.write(item(lost));
   assert.equal((await marks(pool)).length, 4);

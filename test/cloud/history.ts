@@ -69,6 +69,8 @@ export interface TestWriter extends HistoryWriter {
   readonly notices: SettledNotice[];
   readonly incidents: string[];
   readonly stale: () => boolean;
+  /** Rows of committed transactions that were too old to keep. */
+  readonly expired: () => number;
   readonly epoch: number;
   /** What the gateway was told of one log. */
   told(logId?: LogId): RangeSet;
@@ -78,13 +80,18 @@ export interface TestWriter extends HistoryWriter {
 
 export async function openWriter(
   pool: Pool,
-  options: { readonly epoch?: number; readonly commitIntervalMs?: number } = {},
+  options: {
+    readonly epoch?: number;
+    readonly commitIntervalMs?: number;
+    readonly commitTimeoutMs?: number;
+  } = {},
 ): Promise<TestWriter> {
   const epoch = options.epoch ?? (await claimPartitions(pool, 'test', 1))[0]!.epoch;
   const notices: SettledNotice[] = [];
   const incidents: string[] = [];
   const budget = newBudget(64 * 1024 * 1024);
   let isStale = false;
+  let expired = 0;
   const writer = openHistoryWriter({
     pool,
     dictionary: openDictionary(pool),
@@ -93,11 +100,15 @@ export async function openWriter(
     budget,
     logger: silentLogger,
     commitIntervalMs: options.commitIntervalMs ?? 0,
+    ...(options.commitTimeoutMs === undefined ? {} : { commitTimeoutMs: options.commitTimeoutMs }),
     retentionMs: 90 * DAY_MS,
     now: () => NOW,
     onSettled(more, _, transitions) {
       notices.push(...more);
       incidents.push(...transitions.map(({ id }) => id));
+    },
+    onExpired: rows => {
+      expired += rows;
     },
     onStaleEpoch: () => {
       isStale = true;
@@ -114,6 +125,7 @@ export async function openWriter(
     incidents,
     epoch,
     stale: () => isStale,
+    expired: () => expired,
     told: (logId = LOG_ID) =>
       notices
         .filter(notice => notice.logId === logId)

@@ -20,7 +20,7 @@ before(async () => {
 });
 
 async function open(
-  hooks: { confirmLease?: () => Promise<void>; onWritable?: () => void } = {},
+  hooks: { confirmLease?: () => Promise<void>; onWritable?: () => unknown } = {},
 ): Promise<LiveState> {
   const live = await openLiveState({
     url: server.url,
@@ -138,6 +138,26 @@ test('a Redis that dies is unavailable, without harm; it comes back empty and is
   assert.deepEqual(events, ['lease', 'writable', 'lease', 'writable']);
   assert.equal(await live.writeTwins('s4', 5, [twin('a', 22)], []), 'written');
   await eventually('it reads again', async () => (await live.loadSite('s4'))?.twins.length === 1);
+});
+
+test('what is written again can be merged with what Redis has: reading goes as soon as writing does (C)', async () => {
+  const merged: (number | undefined)[] = [];
+  let restored: LiveState | undefined;
+  const live = await open({
+    onWritable: async () => {
+      const stored = await restored?.loadSite('s7');
+      if (restored) merged.push(stored?.twins.length);
+    },
+  });
+  restored = live;
+  // The two connections come back in any order: three times, to see both.
+  for (let times = 1; times <= 3; times++) {
+    await server.kill();
+    await eventually('it notices', () => !live.connected);
+    await server.start();
+    await eventually('it is told', () => merged.length === times);
+  }
+  assert.deepEqual(merged, [0, 0, 0]);
 });
 
 test('a Redis that is down at the start is no reason not to start', async () => {

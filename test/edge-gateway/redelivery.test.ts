@@ -75,6 +75,30 @@ test('the same value twice without a time is two readings', () => {
   assert.equal(redelivery.isKnown(bare(2)), false);
 });
 
+test('a payload that merely mentions a timestamp is no repeat: without its own time every copy is a reading (A)', () => {
+  for (const payload of [
+    '{"mode":"ts","temperature":21}',
+    '{"ts":null,"temperature":21}',
+    '{"a":{"ts":5},"temperature":21}',
+    '[{"ts":1,"a":1},{"a":2}]',
+    '[]',
+    '"ts"',
+  ]) {
+    const redelivery = withSession();
+    redelivery.remember(bare(1, payload));
+    assert.equal(redelivery.isKnown(bare(2, payload)), false, payload);
+  }
+  for (const payload of [
+    '{"a":1,"ts":5}',
+    '[{"ts":1,"a":1},{"timestamp":"2026-01-15T12:00:00Z"}]',
+    ' { "ts" : 5 }',
+  ]) {
+    const redelivery = withSession();
+    redelivery.remember(bare(1, payload));
+    assert.equal(redelivery.isKnown(bare(2, payload)), true, payload);
+  }
+});
+
 test('content that is long, or was cut, is stored rather than compared', () => {
   const redelivery = withSession();
   const long = bare(5, `{"ts":1,"a":"${'x'.repeat(4096)}"}`);

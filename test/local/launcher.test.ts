@@ -74,6 +74,21 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   });
 }
 
+test('the command hears of the end of a launcher that was killed', async t => {
+  const directory = project(t);
+  writeFileSync(
+    join(directory, 'deploy/demo/main.ts'),
+    `process.on('disconnect', () => { console.log('drained'); process.exit(); });
+     console.log('ready');`,
+  );
+  const { child, output, ended } = run(directory, ['start']);
+  await once(child.stdout, 'data');
+  child.kill('SIGKILL');
+  // The streams close when the command, too, is gone.
+  await ended;
+  assert.equal(output.text, 'ready\ndrained\n');
+});
+
 /** Stands in for npm, which must not be asked for real here: says a line, counts the call, ends as told. */
 function fakeNpm(directory: string, code: number): string {
   const file = join(directory, 'npm-cli.js');
