@@ -13,6 +13,10 @@ import { fileURLToPath } from 'node:url';
 const commands = {
   start: { entry: 'deploy/demo/main.ts', does: 'runs everything on this machine, with a simulated fleet' },
   test: { entry: 'test/run.ts', does: 'runs the tests' },
+  edge: {
+    entry: 'edge-gateway/mapping/command.ts',
+    does: 'edge try-mapping: shows what a message would become',
+  },
   bench: { entry: 'test/bench/main.ts', does: 'measures' },
 };
 

@@ -15,6 +15,7 @@ import { limits } from '../protocol/limits.ts';
 import type { GatewayConfig } from './config.ts';
 import type { DiskBuffer } from './log/disk-buffer.ts';
 import type { Message } from './log/frame.ts';
+import { keepProperties } from './log/frame-properties.ts';
 import type { Redelivery } from './redelivery.ts';
 
 export interface Intake {
@@ -204,6 +205,7 @@ export function startIntake(options: {
 function messageOf(packet: IPublishPacket): Message {
   const payload = packet.payload as Buffer;
   const tooLarge = payload.length > limits.payloadBytesMax;
+  const properties = packet.properties && keepProperties(packet.properties);
   return {
     receivedAt: Date.now(),
     monotonicMs: performance.now(),
@@ -214,6 +216,7 @@ function messageOf(packet: IPublishPacket): Message {
     topic: packet.topic,
     payload: tooLarge ? payload.subarray(0, limits.quarantinedPayloadBytesMax) : payload,
     payloadBytes: payload.length,
+    ...(properties && { properties }),
   };
 }
 
