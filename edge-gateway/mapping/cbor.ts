@@ -2,8 +2,8 @@
  * CBOR into values, after RFC 8949, indefinite lengths included. Pure, and total: it throws {@link Unusable} alone,
  * and allocates nothing on an announced length that the payload cannot hold (F, H).
  *
- * Tags: 0 and 1 are times, 2 and 3 big integers, 4 decimal fractions (RFC 8428 allows them in SenML); any other tag
- * is passed over, as RFC 8949 (3.4) has it for a decoder that does not know one.
+ * Tags: 1 is a time, 2 and 3 big integers, 4 decimal fractions (RFC 8428 allows them in SenML); any other tag
+ * is passed over, as RFC 8949 (3.4) has it for a decoder that does not know one: tag 0 leaves a time as ISO 8601 text.
  */
 import { type ByteReader, newByteReader } from './byte-reader.ts';
 import {
@@ -135,7 +135,6 @@ const EXPONENT_MAX = 1100;
 const BIG_INTEGER_BYTES_MAX = 128;
 
 function readTagged(tag: number | bigint, content: Decoded): Decoded {
-  if (tag === 0 && typeof content === 'string') return new DecodedTime(Date.parse(content));
   if (tag === 1 && typeof content === 'number') return new DecodedTime(content * 1000);
   if ((tag === 2 || tag === 3) && content instanceof Uint8Array) {
     if (content.length > BIG_INTEGER_BYTES_MAX) throw new Unusable(`an integer of ${content.length} bytes`);
@@ -148,7 +147,7 @@ function readTagged(tag: number | bigint, content: Decoded): Decoded {
       return Number(`${mantissa}e${exponent}`);
     }
   }
-  if (tag === 0 || tag === 1 || tag === 2 || tag === 3 || tag === 4) {
+  if (tag === 1 || tag === 2 || tag === 3 || tag === 4) {
     throw new Unusable(`payload is not ${NAME}: tag ${tag} on something else`);
   }
   return content;

@@ -1,6 +1,6 @@
 /**
- * The mapping of this process, set once at its start, before the first batch is built: every place that builds batches
- * has the same one, whichever thread of the story it belongs to. Without a mapping file it knows the common shapes.
+ * The mapping of this process, set once at its start, before the first batch is built. Without a mapping file it knows
+ * the common shapes. It is one to a thread: a worker that builds batches sets its own.
  */
 import { compileMapping } from './compile.ts';
 import { NO_MAPPING } from './mapping-file.ts';

@@ -16,7 +16,7 @@ export interface DecodedMap {
   [name: string]: Decoded;
 }
 
-/** A point in time that the format itself marks as one (msgpack extension -1, CBOR tags 0 and 1). */
+/** A point in time that the format itself marks as one (msgpack extension -1, CBOR tag 1). */
 export class DecodedTime {
   /** Milliseconds since 1970, may be fractional. */
   readonly ms: number;

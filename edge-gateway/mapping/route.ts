@@ -67,6 +67,9 @@ export function below(base: string, levels: readonly string[]): readonly string[
   return baseLevels.every((level, index) => levels[index] === level) ? levels.slice(baseLevels.length) : null;
 }
 
+/** What several of the families publish about themselves for Home Assistant. */
+export const isDiscovery = (levels: readonly string[]): boolean => levels[0] === 'homeassistant';
+
 /** One reading of one element. */
 export const single = (device: DeviceId, kind: Kind, element: Element): Reading => ({
   device,

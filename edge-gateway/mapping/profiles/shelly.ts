@@ -75,7 +75,8 @@ function routeGen2(path: readonly string[]): TopicRoute | null {
     const from = device(2);
     return reads(value => [single(from, 'telemetry', readComponents({ [last!]: value }))]);
   }
-  if (path.length >= 2 && (last === 'rpc' || above === 'command' || above === 'debug')) return NOTHING;
+  if (path.length >= 2 && (last === 'rpc' || last === 'command' || above === 'command' || above === 'debug'))
+    return NOTHING;
   return null;
 }
 

@@ -6,7 +6,8 @@
  *   stat/<topic>/POWER…          telemetry
  *   stat|tele/<topic>/RESULT     what it switched: telemetry; buttons, switches, codes received: events; answers to
  *                                commands: nothing
- *   tele/<topic>/INFO…, stat/<topic>/STATUS…, cmnd/…, tasmota/discovery/…: metadata and commands, nothing
+ *   tele/<topic>/INFO…, stat/<topic>/STATUS…, cmnd/…, tasmota/discovery/…, homeassistant/…: metadata and
+ *                                commands, nothing
  *
  * `Time` has no zone: it is local to the device. It is the reading's time when the mapping file says which zone that
  * is; otherwise the time of arrival is, because a guess would be wrong by hours without anybody seeing it.
@@ -20,6 +21,7 @@ import { localToUtc } from '../local-time.ts';
 import {
   below,
   connection,
+  isDiscovery,
   NOTHING,
   type Profile,
   type Reading,
@@ -37,9 +39,9 @@ export function tasmota(options: { base?: string | undefined; timeZone?: string 
   return {
     takes: `${at}tele/…, ${at}stat/…`,
     route(levels) {
+      if (isDiscovery(levels) || (levels[0] === 'tasmota' && levels[1] === 'discovery')) return NOTHING;
       const path = below(base, levels);
       if (!path) return null;
-      if (base === '' && path[0] === 'tasmota' && path[1] === 'discovery') return NOTHING;
       const [prefix] = path;
       if (path.length < 3 || (prefix !== 'tele' && prefix !== 'stat' && prefix !== 'cmnd')) return null;
       if (prefix === 'cmnd') return NOTHING;

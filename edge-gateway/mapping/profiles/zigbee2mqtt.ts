@@ -6,20 +6,30 @@
  *   <base>/<friendly name>/<attribute>   a bare value: output `attribute`
  *   <base>/bridge/…, …/set, …/get        metadata and commands: nothing to store
  *
- * A friendly name may have slashes. `last_seen` is the reading's time, where Zigbee2MQTT is set to send it.
+ * Home Assistant's discovery (`homeassistant/…`) is metadata too. A friendly name may have slashes. `last_seen` is the reading's time, where Zigbee2MQTT is set to send it.
  */
 import { readElement } from '../../payload.ts';
 import { readTime } from '../../payload-time.ts';
 import { type Decoded, isMap, Unusable } from '../decoded.ts';
 import { deviceFromPath } from '../device-name.ts';
-import { below, connection, NOTHING, type Profile, type Reading, reads, single } from '../route.ts';
+import {
+  below,
+  connection,
+  isDiscovery,
+  NOTHING,
+  type Profile,
+  type Reading,
+  reads,
+  single,
+} from '../route.ts';
 
-/** Members that describe the device and not its state. */
-const METADATA = /^(device|update_available)$|^device\./;
+/** With device information switched on, every state repeats who made the device. */
+const METADATA = /^device\./;
 
 export const zigbee2mqtt = ({ base = 'zigbee2mqtt' }: { base?: string | undefined }): Profile => ({
   takes: `${base}/…`,
   route(levels) {
+    if (isDiscovery(levels)) return NOTHING;
     const path = below(base, levels);
     if (!path || path.length === 0) return null;
     const command = path.findIndex((level, index) => index > 0 && (level === 'set' || level === 'get'));

@@ -52,7 +52,7 @@ test('CBOR: the examples of RFC 8949, appendix A', () => {
     ['f7', undefined],
     ['c11a514b67b0', new DecodedTime(1363896240000)],
     ['c1fb41d452d9ec200000', new DecodedTime(1363896240500)],
-    ['c074323031332d30332d32315432303a30343a30305a', new DecodedTime(1363896240000)],
+    ['c074323031332d30332d32315432303a30343a30305a', '2013-03-21T20:04:00Z'],
     ['d74401020304', new Uint8Array([1, 2, 3, 4])],
     ['40', new Uint8Array()],
     ['60', ''],
