@@ -171,7 +171,8 @@ export async function openLiveState(options: {
     writeTwins,
     async loadSite(site) {
       try {
-        const twins = await readTwins(site, await devices(site), restoreTwin);
+        const restored = await readTwins(site, await devices(site), restoreTwin);
+        const twins = restored.filter(twin => twin !== null);
         const outbox = Object.values(await reader.hgetall(keys.outbox(site)));
         return { twins, outbox: outbox.map(json => JSON.parse(json) as IncidentTransition) };
       } catch (error) {

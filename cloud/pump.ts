@@ -41,6 +41,7 @@ export function startPump(options: {
   let position = options.position;
   let messages: ConsumerMessages | undefined;
   let stopped = false;
+  let lastReason = '';
   let wakeUp: () => void = () => {};
 
   const running = run();
@@ -86,13 +87,31 @@ export function startPump(options: {
     try {
       for await (const message of messages) {
         const stream = { created, sequence: message.seq };
-        await options.handle({ subject: message.subject, data: message.data, stream });
+        await handle({ subject: message.subject, data: message.data, stream });
         position = stream;
         if (stopped) return;
       }
     } finally {
       messages.stop();
       messages = undefined;
+    }
+  }
+
+  /** A message that cannot be handled now is read again; said once per reason. */
+  async function handle(message: StreamMessage): Promise<void> {
+    try {
+      await options.handle(message);
+      lastReason = '';
+    } catch (error) {
+      const reason = (error as Error).message;
+      if (reason !== lastReason && !stopped) {
+        logger.warn(
+          { partition, lane, subject: message.subject, reason },
+          'pump: message not handled, trying again',
+        );
+      }
+      lastReason = reason;
+      throw error;
     }
   }
 

@@ -58,7 +58,10 @@ export async function activateSite(options: {
     'select device, state from holdfast.twin where site = $1',
     [site],
   );
-  for (const { device, state } of rows) twins.set(device, restoreTwin(site, device, state));
+  for (const { device, state } of rows) {
+    const twin = restoreTwin(site, device, state);
+    if (twin) twins.set(device, twin);
+  }
   let merged = await mergeFromRedis();
 
   /** What dashboards have seen may be ahead of the checkpoint. @returns false while Redis does not answer */

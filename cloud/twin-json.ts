@@ -49,8 +49,16 @@ export function storeTwin(twin: TwinState, epoch: number): string {
   return JSON.stringify(stored);
 }
 
-export function restoreTwin(site: string, device: string, json: string): TwinState {
-  const stored = JSON.parse(json) as StoredTwin;
+/** @returns null when the text is no stored twin: it counts as not stored, and must not stop its site (H) */
+export function restoreTwin(site: string, device: string, json: string): TwinState | null {
+  try {
+    return restored(site, device, JSON.parse(json) as StoredTwin);
+  } catch {
+    return null;
+  }
+}
+
+function restored(site: string, device: string, stored: StoredTwin): TwinState {
   const metrics = new Map<string, MetricState>();
   for (const [at, log, sequence, element, values] of stored.readings) {
     for (const [name, value] of Object.entries(values))

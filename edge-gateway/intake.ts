@@ -5,6 +5,8 @@
  *                                   │ full
  *                                   └▶ hold the connection until there is space (QoS 0: drop and count)
  *
+ * A publish with a response topic is answered at the same moment as its PUBACK (`receipt.ts`).
+ *
  * The broker keeps what has no PUBACK and sends it again after a reconnect. Invariants: A (PUBACK after fdatasync), F
  * (messages without PUBACK are bounded by the receive maximum, their bytes by `PENDING_BYTES_MAX`), H (content is not
  * looked at here: nothing a device sends can stop the intake).
@@ -16,6 +18,7 @@ import type { GatewayConfig } from './config.ts';
 import type { DiskBuffer } from './log/disk-buffer.ts';
 import type { Message } from './log/frame.ts';
 import { keepProperties } from './log/frame-properties.ts';
+import { receiptFor, receiptPayload } from './receipt.ts';
 import type { Redelivery } from './redelivery.ts';
 
 export interface Intake {
@@ -28,6 +31,8 @@ export interface Intake {
   close(): Promise<void>;
 }
 
+/** Receipts without the broker's PUBACK; beyond it a device gets none, and asks again. */
+const RECEIPTS_UNDER_WAY_MAX = 1000;
 /** Bytes waiting for their fdatasync; beyond it the connection is not read. */
 const PENDING_BYTES_MAX = 64 * 1024 * 1024;
 const SESSION_EXPIRY_SECONDS = 0xffff_ffff;
@@ -49,6 +54,7 @@ export function startIntake(options: {
   let pendingBytes = 0;
   let dropped = 0;
   let repeated = 0;
+  let receiptsUnderWay = 0;
   let connectAgainMs = CONNECT_AGAIN_MS.first;
   let held: (() => void) | null = null;
   let acks: number[] = [];
@@ -166,10 +172,30 @@ export function startIntake(options: {
     waiting?.();
   }
 
+  /** The message is on disk: PUBACK, and the receipt where one was asked for. */
   function acknowledge(on: number, packet: IPublishPacket): void {
-    if (packet.qos === 0 || on !== connection) return;
+    if (on !== connection) return;
+    if (packet.properties?.responseTopic) sendReceipt(packet);
+    if (packet.qos === 0) return;
     if (acks.length === 0) queueMicrotask(sendAcks);
     acks.push(packet.messageId!);
+  }
+
+  function sendReceipt(packet: IPublishPacket): void {
+    const asked = receiptFor(packet);
+    if (asked.outcome === 'refused')
+      logger.warn({ topic: packet.topic, reason: asked.reason }, 'no receipt sent');
+    if (asked.outcome !== 'due' || receiptsUnderWay >= RECEIPTS_UNDER_WAY_MAX) return;
+    const { topic, correlationData } = asked.receipt;
+    receiptsUnderWay++;
+    client.publish(
+      topic,
+      receiptPayload(Date.now()),
+      { qos: 1, properties: correlationData ? { correlationData } : {} },
+      () => {
+        receiptsUnderWay--;
+      },
+    );
   }
 
   /** All PUBACKs of a group in one write: 4 bytes each, reason code 0 left out (MQTT 5, 3.4.2.1). */

@@ -9,8 +9,9 @@
  * sequence is done only when history says so), B (sending twice is harmless, the ledger drops it).
  */
 import { type Range, RangeSet } from '../protocol/range-set.ts';
+import type { Lane } from '../protocol/subjects.ts';
 
-/** Where history stands in the stream, as the cloud tells it. */
+/** Where history stands in one lane of the stream, as the cloud tells it. */
 export interface Position {
   /** The stream's identity. */
   readonly created: string;
@@ -19,6 +20,9 @@ export interface Position {
 }
 
 interface Sent extends Range {
+  readonly lane: Lane;
+  /** On the wire. */
+  readonly bytes: number;
   /** Identity of the stream it was published to. */
   readonly created: string;
   /** Its place in that stream, once acknowledged. */
@@ -38,8 +42,21 @@ export function waiting(plan: SendPlan, from: number, to: number): RangeSet {
 }
 
 /** A batch with [from, to) is on its way to the stream that is known as `created`. */
-export function take(plan: SendPlan, range: Range, created: string): SendPlan {
-  return { ...plan, sent: [...plan.sent, { ...range, created, sequence: null }] };
+export function take(
+  plan: SendPlan,
+  range: Range,
+  created: string,
+  lane: Lane = 'live',
+  bytes = 0,
+): SendPlan {
+  return { ...plan, sent: [...plan.sent, { ...range, lane, bytes, created, sequence: null }] };
+}
+
+/** Bytes of a lane that were sent and are not settled. */
+export function unsettledBytes(plan: SendPlan, lane: Lane): number {
+  let bytes = 0;
+  for (const sent of plan.sent) if (sent.lane === lane) bytes += sent.bytes;
+  return bytes;
 }
 
 /** The stream has it. */
@@ -56,9 +73,18 @@ export function acknowledged(plan: SendPlan, range: Range, sequence: number): Se
 }
 
 const mayJoin = (a: Sent, b: Sent): boolean =>
-  a.sequence !== null && b.sequence !== null && a.created === b.created && a.to === b.from;
+  a.sequence !== null &&
+  b.sequence !== null &&
+  a.lane === b.lane &&
+  a.created === b.created &&
+  a.to === b.from;
 
-const joined = (a: Sent, b: Sent): Sent => ({ ...a, to: b.to, sequence: Math.max(a.sequence!, b.sequence!) });
+const joined = (a: Sent, b: Sent): Sent => ({
+  ...a,
+  to: b.to,
+  bytes: a.bytes + b.bytes,
+  sequence: Math.max(a.sequence!, b.sequence!),
+});
 
 /** It may or may not have arrived: it is sent again, the ledger drops the second one. */
 export function failed(plan: SendPlan, range: Range): SendPlan {
@@ -72,12 +98,14 @@ export function settle(plan: SendPlan, ranges: RangeSet): SendPlan {
 }
 
 /** Gives up waiting for what cannot come any more. Call after {@link settle} with the ranges told together with it. */
-export function passed(plan: SendPlan, position: Position): SendPlan {
+export function passed(plan: SendPlan, position: Position, lane: Lane = 'live'): SendPlan {
   return {
     ...plan,
     sent: plan.sent.filter(
       sent =>
-        sent.sequence === null || (sent.created === position.created && sent.sequence > position.sequence),
+        sent.lane !== lane ||
+        sent.sequence === null ||
+        (sent.created === position.created && sent.sequence > position.sequence),
     ),
   };
 }

@@ -1,35 +1,24 @@
 /**
- * The uplink: carries the disk buffer to the cloud's stream and learns what history has settled.
+ * The uplink: carries the disk buffer to the cloud's stream.
  *
- *   connecting ─▶ greeting (hello) ─▶ sending ──connection lost──▶ greeting …        close ─▶ closed
+ *   log ─▶ what waits (send-plan.ts), in which lane (lanes.ts) ─▶ batch (batch-reader.ts) ─▶ stream (cloud-link.ts)
  *
- * Batches grow with load: one leaves as soon as the flush interval since the last one is over, with all that has
- * gathered by then. Every few seconds, and after every connect, a hello brings ledger and stream position; notices
- * after each commit bring them sooner. Invariants: A (space is given back only for what history settled), F (batches
- * in flight are bounded), R (connects for ever, with jitter; what was in a lost stream is sent again).
+ * Two lanes: live goes first, a backlog follows behind it at the full spare rate, limited by the bytes that history has
+ * not settled. Live batches grow with load: one leaves as soon as the flush interval since the last one is over, with all
+ * that has gathered by then. Invariants: A (space is given back only for what history settled), F (batches under way
+ * are bounded), R (what was in a lost stream is sent again).
  */
-import { jetstream } from '@nats-io/jetstream';
-import { connect, type NatsConnection } from '@nats-io/transport-node';
 import type { Logger } from 'pino';
-import type { LostBatch, ReadingsBatch } from '../protocol/batch.ts';
-import { encodeBatch, WIRE_VERSION } from '../protocol/batch-codec.ts';
-import { type GatewayReport, HelloReply, Settled, type StreamPosition } from '../protocol/handshake.ts';
+import type { GatewayReport, StreamPosition } from '../protocol/handshake.ts';
 import type { LogId } from '../protocol/ids.ts';
 import { limits } from '../protocol/limits.ts';
-import { natsAddress } from '../protocol/nats-address.ts';
 import type { Range, RangeSet } from '../protocol/range-set.ts';
-import {
-  helloSubject,
-  inboxPrefix,
-  ingestSubject,
-  type Lane,
-  PARTITIONS_DEFAULT,
-  partitionOf,
-  settledSubject,
-} from '../protocol/subjects.ts';
-import { buildBatch, quarantineBatch } from './batch-builder.ts';
+import { type Lane, lanes } from '../protocol/subjects.ts';
+import { type EncodedBatch, lostBatch, readBatch } from './batch-reader.ts';
+import { openCloudLink } from './cloud-link.ts';
 import type { GatewayConfig } from './config.ts';
-import type { DiskBuffer, Frame, LogInfo } from './log/disk-buffer.ts';
+import { liveEdge } from './lanes.ts';
+import type { DiskBuffer, LogInfo } from './log/disk-buffer.ts';
 import {
   acknowledged,
   failed,
@@ -38,6 +27,7 @@ import {
   type SendPlan,
   settle,
   take,
+  unsettledBytes,
   waiting,
 } from './send-plan.ts';
 
@@ -47,14 +37,14 @@ export interface Uplink {
   close(deadlineMs: number): Promise<void>;
 }
 
-const LANE: Lane = 'live';
-const BATCHES_IN_FLIGHT_MAX = 16;
-const HELLO_MS = 5000;
-const HELLO_TIMEOUT_MS = 5000;
-const PUBLISH_TIMEOUT_MS = 10_000;
+/** Batches without PubAck. */
+const IN_FLIGHT_MAX: Readonly<Record<Lane, number>> = { live: 16, backfill: 4 };
+/** Backlog that the stream has and history has not: the rest waits here, so that live is never refused for it. */
+const BACKFILL_UNSETTLED_BYTES_MAX = 8 * 1024 * 1024;
 const RETRY_MS = { first: 100, max: 5000 };
 
 interface NextBatch extends Range {
+  readonly lane: Lane;
   readonly log: LogInfo;
   readonly lost: boolean;
 }
@@ -66,182 +56,98 @@ export function startUplink(options: {
   logger: Logger;
 }): Uplink {
   const { config, buffer, logger } = options;
-  const { site, gateway } = config;
   /** What is settled is the cloud's to say: a history that was replaced or restored is filled from what is still here. */
   const plans = new Map<LogId, SendPlan>();
-  const subject = { hello: helloSubject(site, gateway), settled: settledSubject(site, gateway) };
-  let nats: NatsConnection | undefined;
-  let partitions = PARTITIONS_DEFAULT;
-  let historyId: string | undefined;
-  /** Identity of the stream, as the last hello told it; null until one was answered. */
-  let streamCreated: string | null = null;
-  let connected = false;
-  let inFlight = 0;
+  const inFlight: Record<Lane, number> = { live: 0, backfill: 0 };
+  /** First sequence of the current log that is live. */
+  let edge = 1;
   let lastFlushAt = Number.NEGATIVE_INFINITY;
   let retryMs = RETRY_MS.first;
-  let lastReason = '';
   let phase: 'open' | 'draining' | 'closed' = 'open';
   const alarm = newAlarm();
-  /** Rejects when the link goes down: nobody waits for an answer that cannot come any more. */
-  let linkDown = newLinkDown();
 
   const forgetDurable = buffer.onDurable(alarm.ring);
-  const connecting = keepConnecting();
+  const link = openCloudLink({
+    config,
+    report: options.report,
+    logger,
+    logIds: () => buffer.logs().map(log => log.logId),
+    onSettled,
+    onOtherHistory: () => plans.clear(),
+    onNews: alarm.ring,
+  });
   const running = run();
-  const helloTimer = setInterval(() => void hello(), HELLO_MS);
 
-  async function keepConnecting(): Promise<void> {
-    while (phase === 'open') {
-      try {
-        const opened = await connect({
-          ...natsAddress(config.natsUrl),
-          name: `${site}/${gateway}`,
-          inboxPrefix: inboxPrefix(site, gateway),
-          maxReconnectAttempts: -1,
-          reconnectTimeWait: 500,
-          reconnectJitter: 1500,
-          pingInterval: 5000,
-          maxPingOut: 2,
-          ignoreAuthErrorAbort: true,
-        });
-        nats = opened;
-        opened.subscribe(subject.settled, {
-          callback: (error, message) => void (error ?? onSettled(message.data)),
-        });
-        onConnected();
-        void followStatus(opened);
-        return;
-      } catch (error) {
-        trouble(`NATS at ${natsAddress(config.natsUrl).servers.join(', ')}: ${(error as Error).message}`);
-        await pause(jittered(RETRY_MS.max / 2));
+  function onSettled(settled: Readonly<Record<string, RangeSet>>, stream: StreamPosition): void {
+    for (const log of buffer.logs()) {
+      const ranges = settled[log.logId];
+      let plan = planOf(log);
+      if (ranges) {
+        plan = settle(plan, ranges);
+        buffer.settle(log.logId, ranges);
       }
-    }
-  }
-
-  async function followStatus(connection: NatsConnection): Promise<void> {
-    for await (const status of connection.status()) {
-      if (status.type === 'reconnect') onConnected();
-      if (status.type === 'disconnect') {
-        connected = false;
-        linkDown.reject(new Error('the link to the cloud went down'));
-        linkDown = newLinkDown();
-        trouble('the link to the cloud is down');
-      }
-    }
-  }
-
-  function onConnected(): void {
-    connected = true;
-    retryMs = RETRY_MS.first;
-    logger.info('uplink: connected');
-    lastReason = '';
-    void hello();
-  }
-
-  function trouble(reason: string): void {
-    if (reason !== lastReason) logger.warn({ reason }, 'uplink: trouble, trying again');
-    lastReason = reason;
-  }
-
-  async function hello(): Promise<void> {
-    if (!nats || !connected || phase === 'closed') return;
-    const logs = buffer.logs();
-    for (const log of logs) planOf(log);
-    try {
-      const message = JSON.stringify({
-        wireVersions: [WIRE_VERSION],
-        logs: logs.map(log => log.logId),
-        report: options.report(),
-      });
-      const answer = await nats.request(subject.hello, message, { timeout: HELLO_TIMEOUT_MS });
-      const reply = HelloReply.parse(answer.json());
-      if (reply.outcome === 'refused') {
-        trouble(`the cloud refuses this gateway: ${reply.reason}`);
-        return;
-      }
-      if (historyId !== undefined && historyId !== reply.historyId) {
-        logger.warn(
-          { was: historyId, is: reply.historyId },
-          'the cloud has another history: it gets all that is still here',
-        );
-        plans.clear();
-        for (const log of logs) planOf(log);
-      }
-      ({ historyId, partitions } = reply);
-      applySettled(reply.settled, reply.stream);
-      streamCreated = reply.stream.created;
-      if (lastReason) logger.info('uplink: the cloud answers');
-      lastReason = '';
-      alarm.ring();
-    } catch (error) {
-      trouble(`the cloud does not answer: ${(error as Error).message}`);
-    }
-  }
-
-  function onSettled(data: Uint8Array): void {
-    const parsed = Settled.safeParse(JSON.parse(Buffer.from(data).toString()));
-    if (!parsed.success) {
-      trouble(`a settled notice makes no sense: ${parsed.error.message}`);
-      return;
-    }
-    applySettled(parsed.data.settled, parsed.data.stream);
-    alarm.ring();
-  }
-
-  function applySettled(settled: Record<string, RangeSet>, stream: StreamPosition): void {
-    for (const [logId, plan] of plans) {
-      const ranges = settled[logId];
-      const after = ranges ? settle(plan, ranges) : plan;
-      plans.set(logId, passed(after, { created: stream.created, sequence: stream[LANE] }));
-      if (ranges) buffer.settle(logId, ranges);
+      for (const lane of lanes)
+        plan = passed(plan, { created: stream.created, sequence: stream[lane] }, lane);
+      plans.set(log.logId, plan);
     }
   }
 
   async function run(): Promise<void> {
     while (phase !== 'closed') {
-      const next = readyToSend() ? nextBatch() : null;
-      if (!next) {
-        if (phase === 'draining' && inFlight === 0) return;
-        await alarm.rung(1000);
+      const live = mayPublish('live') ? nextLive() : null;
+      const dueInMs = live ? flushDueInMs(live) : Number.POSITIVE_INFINITY;
+      if (live && dueInMs <= 0) {
+        lastFlushAt = performance.now();
+        await send(live);
         continue;
       }
-      const sinceFlush = performance.now() - lastFlushAt;
-      if (
-        sinceFlush < config.flushIntervalMs &&
-        next.to - next.from < config.batchMessagesMax &&
-        !next.lost
-      ) {
-        await pause(config.flushIntervalMs - sinceFlush);
-        continue;
-      }
-      lastFlushAt = performance.now();
-      await send(next);
+      const backfill = mayPublish('backfill') ? nextBackfill() : null;
+      if (backfill) await send(backfill);
+      else if (live) await pause(dueInMs);
+      else if (phase === 'draining' && inFlight.live + inFlight.backfill === 0) return;
+      else await alarm.rung(1000);
     }
   }
 
-  function readyToSend(): boolean {
-    return connected && streamCreated !== null && inFlight < BATCHES_IN_FLIGHT_MAX;
+  function mayPublish(lane: Lane): boolean {
+    return link.welcome !== null && inFlight[lane] < IN_FLIGHT_MAX[lane];
   }
 
-  /** The first run of sequences that waits, over all logs, oldest log first. */
-  function nextBatch(): NextBatch | null {
+  function flushDueInMs({ from, to }: Range): number {
+    if (to - from >= config.batchMessagesMax) return 0;
+    return lastFlushAt + config.flushIntervalMs - performance.now();
+  }
+
+  function nextLive(): NextBatch | null {
+    const log = buffer.logs().at(-1)!;
+    const firstWaiting = waiting(planOf(log), edge, log.nextSequence).ranges[0]?.from ?? log.nextSequence;
+    edge = liveEdge(edge, firstWaiting, log.nextSequence);
+    return nextOf(log, 'live', edge, log.nextSequence);
+  }
+
+  /** What waits in the older logs, oldest first, then in the current one behind the edge. */
+  function nextBackfill(): NextBatch | null {
     const logs = buffer.logs();
     forgetGoneLogs(logs);
+    const unsettled = logs.reduce((sum, log) => sum + unsettledBytes(planOf(log), 'backfill'), 0);
+    if (unsettled >= BACKFILL_UNSETTLED_BYTES_MAX) return null;
     for (const log of logs) {
-      const plan = planOf(log);
-      const from = Math.max(
-        1,
-        Math.min(log.firstSequence, log.lost.ranges[0]?.from ?? Number.POSITIVE_INFINITY),
-      );
-      const first = waiting(plan, from, log.nextSequence).ranges[0];
-      if (!first) continue;
-      const lost = log.lost.contains(first.from);
-      const edge = lost
-        ? log.lost.watermark(first.from)
-        : (log.lost.ranges.find(range => range.from > first.from)?.from ?? first.to);
-      return { log, lost, from: first.from, to: Math.min(first.to, edge) };
+      const next = nextOf(log, 'backfill', 1, log.current ? edge : log.nextSequence);
+      if (next) return next;
     }
     return null;
+  }
+
+  /** The first run of [from, to) that waits and is on disk, or is lost. */
+  function nextOf(log: LogInfo, lane: Lane, from: number, to: number): NextBatch | null {
+    const onDisk = Math.min(log.firstSequence, log.lost.ranges[0]?.from ?? Number.POSITIVE_INFINITY);
+    const first = waiting(planOf(log), Math.max(from, onDisk), to).ranges[0];
+    if (!first) return null;
+    const lost = log.lost.contains(first.from);
+    const end = lost
+      ? log.lost.watermark(first.from)
+      : (log.lost.ranges.find(range => range.from > first.from)?.from ?? first.to);
+    return { lane, log, lost, from: first.from, to: Math.min(first.to, end) };
   }
 
   function planOf(log: LogInfo): SendPlan {
@@ -259,72 +165,39 @@ export function startUplink(options: {
     for (const logId of plans.keys()) if (!present.has(logId)) plans.delete(logId);
   }
 
-  async function send({ log, lost, from, to }: NextBatch): Promise<void> {
+  async function send({ lane, log, lost, from, to }: NextBatch): Promise<void> {
     if (lost) {
-      publish(log.logId, { from, to }, encodeBatch(lostBatch(log.logId, { from, to })));
+      publish(lane, log.logId, lostBatch(log.logId, { from, to }));
       return;
     }
-    const frames = await readFrames(log, { from, to });
-    // Found damaged while reading: the log now lists it as lost. Or the disk gives no answer for now.
-    if (frames.length === 0) return pause(RETRY_MS.first);
-    const { batch, bytes } = encodeFrames(log.logId, frames);
-    publish(log.logId, { from, to: from + batch.count }, bytes);
+    const messagesMax = lane === 'live' ? config.batchMessagesMax : limits.batchMessagesMax;
+    const batch = await readBatch(buffer, log.logId, { from, to }, messagesMax, logger).catch(error => {
+      link.trouble(`the buffer cannot be read: ${(error as Error).message}`);
+      return null;
+    });
+    if (batch && link.welcome) publish(lane, log.logId, batch);
+    else await pause(RETRY_MS.first);
   }
 
-  /** A frame that cannot be encoded is a mistake of ours, and still must not hold up all that come after it (H). */
-  function encodeFrames(logId: LogId, frames: readonly Frame[]): { batch: ReadingsBatch; bytes: Buffer } {
-    try {
-      const batch = buildBatch(logId, frames);
-      return { batch, bytes: encodeBatch(batch) };
-    } catch (error) {
-      if (frames.length > 1) return encodeFrames(logId, frames.slice(0, frames.length >> 1));
-      logger.error(
-        { error, topic: frames[0]!.topic },
-        'uplink: a message cannot be encoded and is set aside',
-      );
-      const batch = quarantineBatch(
-        logId,
-        frames,
-        `the gateway cannot encode it: ${(error as Error).message}`,
-      );
-      return { batch, bytes: encodeBatch(batch) };
-    }
-  }
-
-  async function readFrames(log: LogInfo, { from, to }: Range) {
-    try {
-      const frames = await buffer.read(log.logId, from, {
-        toSequence: to,
-        messagesMax: config.batchMessagesMax,
-        bytesMax: limits.batchPayloadBytesMax,
-      });
-      // A batch is one unbroken run; what lies behind a hole goes with the next one.
-      const end = frames.findIndex((frame, index) => frame.sequence !== frames[0]!.sequence + index);
-      return end < 0 ? frames : frames.slice(0, end);
-    } catch (error) {
-      trouble(`the buffer cannot be read: ${(error as Error).message}`);
-      return [];
-    }
-  }
-
-  function publish(logId: LogId, range: Range, bytes: Buffer): void {
+  function publish(lane: Lane, logId: LogId, { range, bytes }: EncodedBatch): void {
     const change = (apply: (plan: SendPlan) => SendPlan) => {
       const plan = plans.get(logId);
       if (plan) plans.set(logId, apply(plan));
     };
-    const created = streamCreated!;
-    change(plan => take(plan, range, created));
-    inFlight++;
-    const to = ingestSubject(partitionOf(site, partitions), LANE, site, gateway);
-    Promise.race([jetstream(nats!).publish(to, bytes, { timeout: PUBLISH_TIMEOUT_MS }), linkDown.promise])
+    // The identity as it is known now: if the stream is replaced meanwhile, the batch counts as lost with the old one.
+    const created = link.welcome!.streamCreated;
+    change(plan => take(plan, range, created, lane, bytes.length));
+    inFlight[lane]++;
+    link
+      .publish(lane, bytes)
       .then(
-        ack => {
-          change(plan => acknowledged(plan, range, ack.seq));
+        sequence => {
+          change(plan => acknowledged(plan, range, sequence));
           retryMs = RETRY_MS.first;
         },
         async (error: Error) => {
-          trouble(`the stream does not take batches: ${error.message}`);
-          const waitMs = jittered(retryMs);
+          link.trouble(`the stream does not take batches: ${error.message}`);
+          const waitMs = retryMs * (0.5 + Math.random());
           retryMs = Math.min(retryMs * 2, RETRY_MS.max);
           // The slot stays taken meanwhile, so a stream that refuses is asked ever more rarely.
           await pause(waitMs);
@@ -332,14 +205,14 @@ export function startUplink(options: {
         },
       )
       .finally(() => {
-        inFlight--;
+        inFlight[lane]--;
         alarm.ring();
       });
   }
 
   return {
     get connected() {
-      return connected && streamCreated !== null;
+      return link.welcome !== null;
     },
     async close(deadlineMs) {
       phase = 'draining';
@@ -351,23 +224,12 @@ export function startUplink(options: {
       await running;
       clearTimeout(giveUp);
       phase = 'closed';
-      clearInterval(helloTimer);
       forgetDurable();
-      await connecting;
-      await nats?.close();
+      await link.close();
     },
   };
 }
 
-const lostBatch = (logId: LogId, { from, to }: Range): LostBatch => ({
-  settlement: 'lost',
-  logId,
-  firstSequence: from,
-  count: to - from,
-  reason: 'the gateway cannot read it any more: damaged on its disk',
-});
-
-const jittered = (ms: number) => ms * (0.5 + Math.random());
 const pause = (ms: number) => new Promise<void>(resolve => setTimeout(resolve, ms));
 
 /** Wakes one waiter; a ring while nobody waits is kept. */
@@ -393,10 +255,4 @@ function newAlarm(): { ring(): void; rung(timeoutMs: number): Promise<void> } {
       pending = false;
     },
   };
-}
-
-function newLinkDown(): PromiseWithResolvers<never> {
-  const linkDown = Promise.withResolvers<never>();
-  linkDown.promise.catch(() => {});
-  return linkDown;
 }

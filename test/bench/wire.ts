@@ -6,7 +6,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Binaries } from '../../deploy/local/binaries.ts';
-import { type CountingProxy, openCountingProxy } from './counting-proxy.ts';
+import { type Link, openLink } from '../../deploy/local/link.ts';
 import { startHoldfast } from './holdfast-subject.ts';
 import { startLoadGenerator } from './load-generator.ts';
 import type { Releases } from './releases.ts';
@@ -44,7 +44,7 @@ export async function measureWire(options: {
   const whole = BATCH_MESSAGES * benchSites.length;
   const messages = Math.max(1, Math.floor(options.messages / whole)) * whole;
   const startMs = Date.now() - messages - 10_000;
-  const proxies: CountingProxy[] = [];
+  const proxies: Link[] = [];
   releases.add(() => Promise.all(proxies.map(proxy => proxy.close())));
   const subject = await startHoldfast({
     directory,
@@ -55,7 +55,7 @@ export async function measureWire(options: {
     },
     async gatewayNatsUrl(url) {
       const through = new URL(url);
-      const proxy = await openCountingProxy({ host: through.hostname, port: Number(through.port) });
+      const proxy = await openLink({ host: through.hostname, port: Number(through.port) });
       proxies.push(proxy);
       through.port = String(proxy.port);
       return through.toString();

@@ -13,7 +13,7 @@ test('a twin that is stored and restored is the same twin', () => {
       // JSON has no -0; as a number it is the same value.
       const plain = set.map(one => ({ ...one, values: one.values.map(value => (value === 0 ? 0 : value)) }));
       const twin = fold(plain, [tooHot]);
-      assert.deepEqual(byName(restoreTwin(SITE, DEVICE, storeTwin(twin, 7))), byName(twin));
+      assert.deepEqual(byName(restoreTwin(SITE, DEVICE, storeTwin(twin, 7))!), byName(twin));
     }),
     { numRuns: 500 },
   );
@@ -22,7 +22,7 @@ test('a twin that is stored and restored is the same twin', () => {
 test('names that mean something to JavaScript are plain names', () => {
   const names = ['__proto__', 'constructor', 'toString', '1', '-0', 'ünï 😀', '"', '\\'];
   const twin = fold([{ ...reading({}), metrics: names, values: names.map((_, index) => index) }]);
-  const restored = restoreTwin(SITE, DEVICE, storeTwin(twin, 7));
+  const restored = restoreTwin(SITE, DEVICE, storeTwin(twin, 7))!;
   for (const [index, name] of names.entries()) assert.equal(restored.metrics.get(name)?.value, index, name);
   const view = viewStoredTwin(SITE, DEVICE, storeTwin(twin, 7));
   assert.deepEqual(Object.keys(view.metrics).sort(), [...names].sort());
@@ -74,4 +74,18 @@ test('fragments laid over one another give the view of the last state', () => {
     }),
     { numRuns: 500 },
   );
+});
+
+test('what is no stored twin counts as not stored (H)', () => {
+  for (const text of [
+    '',
+    'null',
+    '{}',
+    '[]',
+    '{"readings":5}',
+    '{"readings":[[1]],"alerts":{}}',
+    '{"readings":[],"alerts":null}',
+  ]) {
+    assert.equal(restoreTwin(SITE, DEVICE, text), null, text);
+  }
 });

@@ -141,7 +141,7 @@ test('per rule incidents open and clear in turn, at most one is open, and a repl
       // From a state that was stored on the way, the rest gives the same incidents.
       const half = Math.floor(readings.length / 2);
       const first = run(newTwin(SITE, DEVICE), readings.slice(0, half));
-      const restored = restoreTwin(SITE, DEVICE, storeTwin(first.twin, 1));
+      const restored = restoreTwin(SITE, DEVICE, storeTwin(first.twin, 1))!;
       const rest = run(restored, readings.slice(half));
       assert.deepEqual([...first.transitions, ...rest.transitions], transitions);
     }),

@@ -62,7 +62,7 @@ test('neighbours in the stream become one entry, also when acknowledged in the o
   let plan = newSendPlan();
   for (let from = 1; from < 21; from += 5) plan = take(plan, { from, to: from + 5 }, 's1');
   for (const from of [16, 6, 11, 1]) plan = acknowledged(plan, { from, to: from + 5 }, 100 + from);
-  assert.deepEqual(plan.sent, [{ from: 1, to: 21, created: 's1', sequence: 116 }]);
+  assert.deepEqual(plan.sent, [{ from: 1, to: 21, lane: 'live', bytes: 0, created: 's1', sequence: 116 }]);
   // Joined, they wait for the last of them: sent again later than needed, never too early.
   assert.equal(waits(passed(plan, { created: 's1', sequence: 101 })), '{[21,30)}');
   assert.equal(waits(passed(plan, { created: 's1', sequence: 116 })), '{[1,30)}');

@@ -42,10 +42,22 @@ after(async () => {
   await scene?.close();
 });
 
-function mosquittoPub(topic: string, payload: string): Promise<string> {
+/** How Mosquitto's tools reach the site's broker. */
+function brokerAddress(): string[] {
   const { server, user, password } = scene.stack.brokers.get(SITE)!;
-  const address = ['-h', '127.0.0.1', '-p', String(server.port), '-u', user, '-P', password];
-  return runProgram(scene.binaries, 'mosquitto_pub', [...address, '-t', topic, '-m', payload, '-q', '1']);
+  return ['-h', '127.0.0.1', '-p', String(server.port), '-u', user, '-P', password];
+}
+
+function mosquittoPub(topic: string, payload: string): Promise<string> {
+  return runProgram(scene.binaries, 'mosquitto_pub', [
+    ...brokerAddress(),
+    '-t',
+    topic,
+    '-m',
+    payload,
+    '-q',
+    '1',
+  ]);
 }
 
 interface TwinView {
@@ -86,6 +98,19 @@ test('mosquitto_pub: seen in /twins, in history, in psql and over the WebSocket'
     { PGPASSWORD: decodeURIComponent(url.password) },
   );
   assert.equal(printed.trim(), `${SITE}|x|temperature|21|telemetry`);
+});
+
+test('mosquitto_rr: a publish with a response topic is answered once it is on disk, below its own topic only', async () => {
+  const ask = (response: string, patienceSeconds: number) =>
+    runProgram(scene.binaries, 'mosquitto_rr', [
+      ...brokerAddress(),
+      ...['-V', '5', '-q', '1', '-W', String(patienceSeconds)],
+      ...['-t', 'devices/rr/telemetry', '-e', response, '-m', '{"temperature":22}'],
+    ]);
+  const answer = JSON.parse(await ask('devices/rr/receipts', 10)) as { outcome: string; at: number };
+  assert.equal(answer.outcome, 'stored');
+  assert.ok(Math.abs(Date.now() - answer.at) < 60_000, `${answer.at}`);
+  await assert.rejects(ask('devices/somebody-else/receipts', 2), 'nobody answers there');
 });
 
 test('every topic shape and payload shape', async () => {

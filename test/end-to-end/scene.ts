@@ -39,6 +39,8 @@ export interface GatewayEntry {
 export async function openScene(options: {
   sites: Readonly<Record<string, readonly string[]>>;
   cloudEnv?: Readonly<Record<string, string>>;
+  /** Puts something between the gateways and NATS: gets the URL, gives the one to use. */
+  gatewayNatsUrl?: (url: string) => Promise<string>;
 }): Promise<Scene> {
   const binaries = await findBinaries({ cacheDirectory: defaultCacheDirectory, report: () => {} });
   const directory = mkdtempSync(join(tmpdir(), 'holdfast-test-'));
@@ -55,6 +57,7 @@ export async function openScene(options: {
       binaries,
       sites,
       ...(options.cloudEnv && { cloudEnv: options.cloudEnv }),
+      ...(options.gatewayNatsUrl && { gatewayNatsUrl: options.gatewayNatsUrl }),
     });
     releases.push(() => stack.close());
     const postgres = new pg.Pool({ connectionString: stack.postgres.url, max: 4 });

@@ -1,0 +1,197 @@
+/**
+ * The connection to the cloud: kept for ever, with jitter, and greeted after every connect and every few seconds.
+ *
+ *   connecting ─▶ greeting ──welcome──▶ open ──connection lost──▶ greeting …        close ─▶ closed
+ *
+ * A hello brings what history has settled of our logs and where it stands in the stream; notices after each commit
+ * bring the same sooner, and may get lost. Invariant R: nothing here gives up.
+ */
+import { jetstream } from '@nats-io/jetstream';
+import { connect, type NatsConnection } from '@nats-io/transport-node';
+import type { Logger } from 'pino';
+import { WIRE_VERSION } from '../protocol/batch-codec.ts';
+import { type GatewayReport, HelloReply, Settled, type StreamPosition } from '../protocol/handshake.ts';
+import type { LogId } from '../protocol/ids.ts';
+import { natsAddress } from '../protocol/nats-address.ts';
+import type { RangeSet } from '../protocol/range-set.ts';
+import {
+  helloSubject,
+  inboxPrefix,
+  ingestSubject,
+  type Lane,
+  partitionOf,
+  settledSubject,
+} from '../protocol/subjects.ts';
+import type { GatewayConfig } from './config.ts';
+
+/** What the cloud has said of itself. */
+export interface Welcome {
+  readonly partitions: number;
+  /** Identity of the stream. */
+  readonly streamCreated: string;
+}
+
+export interface CloudLink {
+  /** Null until the first welcome, and while the connection is down. */
+  readonly welcome: Welcome | null;
+  /**
+   * Publishes a batch. Resolves with its sequence in the stream; rejects when the stream refuses, does not answer, or
+   * the connection goes down.
+   */
+  publish(lane: Lane, bytes: Uint8Array): Promise<number>;
+  /** Says once per reason what is wrong; the next thing that works ends it. */
+  trouble(reason: string): void;
+  close(): Promise<void>;
+}
+
+const HELLO_MS = 5000;
+const HELLO_TIMEOUT_MS = 5000;
+const PUBLISH_TIMEOUT_MS = 10_000;
+const CONNECT_AGAIN_MS = 2500;
+
+export function openCloudLink(options: {
+  config: Pick<GatewayConfig, 'site' | 'gateway' | 'natsUrl'>;
+  /** Logs to ask about. */
+  logIds: () => readonly LogId[];
+  report: () => GatewayReport;
+  logger: Logger;
+  onSettled: (settled: Readonly<Record<string, RangeSet>>, stream: StreamPosition) => void;
+  /** The cloud keeps another history than before: nothing that was settled counts. */
+  onOtherHistory: () => void;
+  /** Something was told that may allow to go on. */
+  onNews: () => void;
+}): CloudLink {
+  const { config, logger } = options;
+  const { site, gateway } = config;
+  const address = natsAddress(config.natsUrl);
+  let nats: NatsConnection | undefined;
+  let connected = false;
+  let closed = false;
+  let historyId: string | undefined;
+  let welcome: Welcome | null = null;
+  let lastReason = '';
+  /** Rejects when the connection goes down: nobody waits for an answer that cannot come any more. */
+  let linkDown = newLinkDown();
+
+  const connecting = keepConnecting();
+  const helloTimer = setInterval(() => void hello(), HELLO_MS);
+
+  async function keepConnecting(): Promise<void> {
+    while (!closed) {
+      try {
+        const opened = await connect({
+          ...address,
+          name: `${site}/${gateway}`,
+          inboxPrefix: inboxPrefix(site, gateway),
+          maxReconnectAttempts: -1,
+          reconnectTimeWait: 500,
+          reconnectJitter: 1500,
+          pingInterval: 5000,
+          maxPingOut: 2,
+          ignoreAuthErrorAbort: true,
+        });
+        nats = opened;
+        opened.subscribe(settledSubject(site, gateway), {
+          callback: (error, message) => void (error ?? onNotice(message.data)),
+        });
+        onConnected();
+        void followStatus(opened);
+        return;
+      } catch (error) {
+        trouble(`NATS at ${address.servers.join(', ')}: ${(error as Error).message}`);
+        await pause(CONNECT_AGAIN_MS * (0.5 + Math.random()));
+      }
+    }
+  }
+
+  async function followStatus(connection: NatsConnection): Promise<void> {
+    for await (const status of connection.status()) {
+      if (status.type === 'reconnect') onConnected();
+      if (status.type === 'disconnect') {
+        connected = false;
+        linkDown.reject(new Error('the link to the cloud went down'));
+        linkDown = newLinkDown();
+        trouble('the link to the cloud is down');
+      }
+    }
+  }
+
+  function onConnected(): void {
+    connected = true;
+    logger.info('uplink: connected');
+    lastReason = '';
+    void hello();
+  }
+
+  function trouble(reason: string): void {
+    if (reason !== lastReason) logger.warn({ reason }, 'uplink: trouble, trying again');
+    lastReason = reason;
+  }
+
+  async function hello(): Promise<void> {
+    if (!nats || !connected || closed) return;
+    const message = { wireVersions: [WIRE_VERSION], logs: options.logIds(), report: options.report() };
+    try {
+      const answer = await nats.request(helloSubject(site, gateway), JSON.stringify(message), {
+        timeout: HELLO_TIMEOUT_MS,
+      });
+      const reply = HelloReply.parse(answer.json());
+      if (reply.outcome === 'refused') trouble(`the cloud refuses this gateway: ${reply.reason}`);
+      else onWelcome(reply);
+    } catch (error) {
+      trouble(`the cloud does not answer: ${(error as Error).message}`);
+    }
+  }
+
+  function onWelcome(reply: HelloReply & { outcome: 'welcome' }): void {
+    if (historyId !== undefined && historyId !== reply.historyId) {
+      logger.warn(
+        { was: historyId, is: reply.historyId },
+        'the cloud has another history: it gets all that is still here',
+      );
+      options.onOtherHistory();
+    }
+    historyId = reply.historyId;
+    options.onSettled(reply.settled, reply.stream);
+    welcome = { partitions: reply.partitions, streamCreated: reply.stream.created };
+    if (lastReason) logger.info('uplink: the cloud answers');
+    lastReason = '';
+    options.onNews();
+  }
+
+  function onNotice(data: Uint8Array): void {
+    try {
+      const { settled, stream } = Settled.parse(JSON.parse(Buffer.from(data).toString()));
+      options.onSettled(settled, stream);
+      options.onNews();
+    } catch (error) {
+      trouble(`a settled notice makes no sense: ${(error as Error).message}`);
+    }
+  }
+
+  return {
+    get welcome() {
+      return connected ? welcome : null;
+    },
+    async publish(lane, bytes) {
+      const subject = ingestSubject(partitionOf(site, welcome!.partitions), lane, site, gateway);
+      const published = jetstream(nats!).publish(subject, bytes, { timeout: PUBLISH_TIMEOUT_MS });
+      return (await Promise.race([published, linkDown.promise])).seq;
+    },
+    trouble,
+    async close() {
+      closed = true;
+      clearInterval(helloTimer);
+      await connecting;
+      await nats?.close();
+    },
+  };
+}
+
+function newLinkDown(): PromiseWithResolvers<never> {
+  const linkDown = Promise.withResolvers<never>();
+  linkDown.promise.catch(() => {});
+  return linkDown;
+}
+
+const pause = (ms: number) => new Promise<void>(resolve => setTimeout(resolve, ms));
