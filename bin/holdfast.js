@@ -14,6 +14,10 @@ const commands = {
   start: { entry: 'deploy/demo/main.ts', does: 'runs everything on this machine, with a simulated fleet' },
   test: { entry: 'test/run.ts', does: 'runs the tests' },
   bench: { entry: 'test/bench/main.ts', does: 'measures' },
+  edge: {
+    entry: 'edge-gateway/mapping/command.ts',
+    does: 'edge try-mapping: shows what a message would become',
+  },
 };
 
 const project = fileURLToPath(new URL('..', import.meta.url));

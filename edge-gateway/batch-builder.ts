@@ -14,8 +14,8 @@ import {
 import type { LogId } from '../protocol/ids.ts';
 import { limits } from '../protocol/limits.ts';
 import type { Frame } from './log/frame.ts';
-import { readPayload } from './payload.ts';
-import { type RouteOutcome, routeTopic } from './topics.ts';
+import { currentMapping } from './mapping/current.ts';
+import type { Mapping } from './mapping/route.ts';
 
 type ColumnType = MetricColumn['type'];
 
@@ -30,18 +30,6 @@ const REASON_CHARACTERS_MAX = 250;
 const TOPIC_CHARACTERS_MAX = 250;
 
 const kindIndex = new Map<Kind, number>(kinds.map((kind, index) => [kind, index]));
-const routes = new Map<string, RouteOutcome>();
-const ROUTES_MAX = 50_000;
-
-/** A topic's route, remembered: devices publish to the same few topics for ever. */
-function routeOf(topic: string): RouteOutcome {
-  const known = routes.get(topic);
-  if (known) return known;
-  if (routes.size >= ROUTES_MAX) routes.clear();
-  const route = routeTopic(topic);
-  routes.set(topic, route);
-  return route;
-}
 
 /**
  * A batch in which no frame became rows, for frames that turn out not to be usable after all.
@@ -60,9 +48,14 @@ export function quarantineBatch(logId: LogId, frames: readonly Frame[], reason: 
 
 /**
  * @param frames consecutive frames of one log, at least one
+ * @param mapping what becomes of a message
  * @returns a batch that covers the longest run of them that fits a batch's row limit; `count` says how many
  */
-export function buildBatch(logId: LogId, frames: readonly Frame[]): ReadingsBatch {
+export function buildBatch(
+  logId: LogId,
+  frames: readonly Frame[],
+  mapping: Mapping = currentMapping(),
+): ReadingsBatch {
   const devices = new Map<string, number>();
   const columns = new Map<string, number>();
   const metrics: GrowingColumn[] = [];
@@ -103,24 +96,25 @@ export function buildBatch(logId: LogId, frames: readonly Frame[]): ReadingsBatc
       return `topic longer than ${limits.topicBytesMax} bytes`;
     // An empty retained message is MQTT's way to delete one, not a reading.
     if (frame.payload.length === 0 && frame.retain) return null;
-    const routed = routeOf(frame.topic);
-    if (!routed.ok) return routed.reason;
-    const { route } = routed;
-    const read = readPayload(frame.payload, route);
-    if (!read.ok) return read.reason;
+    const mapped = mapping(frame);
+    if (!mapped.ok) return mapped.reason;
 
-    const device = indexOf(devices, route.device);
-    for (let element = 0; element < read.elements.length; element++) {
-      const { at, names, values } = read.elements[element]!;
-      if (names.length === 0) continue;
-      rows.sequenceOffset.push(sequenceOffset);
-      rows.element.push(element);
-      rows.kind.push(kindIndex.get(route.kind)!);
-      rows.flags.push(at === null ? 0 : RowFlag.ownTimestamp);
-      rows.device.push(device);
-      rows.shape.push(addValues(names, values));
-      rows.at.push(at ?? frame.receivedAt);
-      rows.receivedAt.push(frame.receivedAt);
+    let element = 0;
+    for (const reading of mapped.readings) {
+      const device = indexOf(devices, reading.device);
+      const kind = kindIndex.get(reading.kind)!;
+      for (const { at, names, values } of reading.elements) {
+        const index = element++;
+        if (names.length === 0) continue;
+        rows.sequenceOffset.push(sequenceOffset);
+        rows.element.push(index);
+        rows.kind.push(kind);
+        rows.flags.push(at === null ? 0 : RowFlag.ownTimestamp);
+        rows.device.push(device);
+        rows.shape.push(addValues(names, values));
+        rows.at.push(at ?? frame.receivedAt);
+        rows.receivedAt.push(frame.receivedAt);
+      }
     }
     return null;
   }

@@ -24,6 +24,8 @@ const Environment = z.object({
   HOLDFAST_BATCH_MESSAGES_MAX: whole.min(1).max(limits.batchMessagesMax).default(2000),
   /** Batches leave at least this far apart, unless full. */
   HOLDFAST_FLUSH_INTERVAL_MS: z.coerce.number().min(0).max(60_000).default(5),
+  /** What messages of other topics and payloads become: docs/mapping.md. */
+  HOLDFAST_MAPPING_FILE: z.string().min(1).optional(),
   HOLDFAST_LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal']).default('info'),
 });
 
@@ -38,6 +40,8 @@ export interface GatewayConfig {
   receiveMaximum: number;
   batchMessagesMax: number;
   flushIntervalMs: number;
+  /** Null: the common shapes alone. */
+  mappingFile: string | null;
   logLevel: string;
 }
 
@@ -66,6 +70,7 @@ export function readGatewayConfig(
       receiveMaximum: env.HOLDFAST_MQTT_RECEIVE_MAXIMUM,
       batchMessagesMax: env.HOLDFAST_BATCH_MESSAGES_MAX,
       flushIntervalMs: env.HOLDFAST_FLUSH_INTERVAL_MS,
+      mappingFile: env.HOLDFAST_MAPPING_FILE ?? null,
       logLevel: env.HOLDFAST_LOG_LEVEL,
     },
   };

@@ -17,6 +17,7 @@ import { limits } from '../protocol/limits.ts';
 import type { GatewayConfig } from './config.ts';
 import type { DiskBuffer } from './log/disk-buffer.ts';
 import type { Message } from './log/frame.ts';
+import { keepProperties } from './log/frame-properties.ts';
 import { receiptFor, receiptPayload } from './receipt.ts';
 import type { Redelivery } from './redelivery.ts';
 
@@ -232,6 +233,7 @@ export function startIntake(options: {
 function messageOf(packet: IPublishPacket): Message {
   const payload = packet.payload as Buffer;
   const tooLarge = payload.length > limits.payloadBytesMax;
+  const properties = packet.properties && keepProperties(packet.properties);
   return {
     receivedAt: Date.now(),
     monotonicMs: performance.now(),
@@ -242,6 +244,7 @@ function messageOf(packet: IPublishPacket): Message {
     topic: packet.topic,
     payload: tooLarge ? payload.subarray(0, limits.quarantinedPayloadBytesMax) : payload,
     payloadBytes: payload.length,
+    ...(properties && { properties }),
   };
 }
 

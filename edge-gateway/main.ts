@@ -5,6 +5,9 @@ import pino from 'pino';
 import { readGatewayConfig } from './config.ts';
 import { startIntake } from './intake.ts';
 import { openDiskBuffer } from './log/disk-buffer.ts';
+import { compileMapping } from './mapping/compile.ts';
+import { useMapping } from './mapping/current.ts';
+import { loadMappingFile } from './mapping/mapping-file.ts';
 import { newRedelivery } from './redelivery.ts';
 import { startUplink } from './uplink.ts';
 
@@ -18,6 +21,14 @@ if (!configured.ok) {
   process.exit(2);
 }
 const { config } = configured;
+if (config.mappingFile !== null) {
+  const mapping = loadMappingFile(config.mappingFile);
+  if (!mapping.ok) {
+    for (const problem of mapping.problems) console.error(`mapping: ${problem}`);
+    process.exit(2);
+  }
+  useMapping(compileMapping(mapping.config));
+}
 const logger = pino({ level: config.logLevel, base: { site: config.site, gateway: config.gateway } });
 
 const opened = await openDiskBuffer({

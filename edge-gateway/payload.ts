@@ -1,6 +1,7 @@
 /**
- * JSON payloads into elements: flat or nested, single or array, with or without a timestamp. Pure, and total: what
+ * Payloads into elements: flat or nested, single or array, with or without a timestamp. Pure, and total: what
  * cannot be used comes back as a reason, never as an exception, and a message is taken whole or not at all (H).
+ * Every format goes this way; `mapping/decode.ts` made values of the bytes.
  *
  *   {"ts":…,"temperature":21.4}             one element
  *   {"ts":…,"values":{"temperature":21.4}}  the same
@@ -13,7 +14,9 @@
  */
 import type { Value } from '../protocol/batch.ts';
 import { limits } from '../protocol/limits.ts';
-import type { Route } from './topics.ts';
+import { decodeJson } from './mapping/decode.ts';
+import { type Decoded, DecodedTime, isMap, Unusable } from './mapping/decoded.ts';
+import { readTime, type TimeUnit } from './payload-time.ts';
 
 export interface Element {
   /** Milliseconds since 1970 as the device gave them, or null. */
@@ -26,105 +29,145 @@ export type PayloadOutcome =
   | { readonly ok: true; readonly elements: readonly Element[] }
   | { readonly ok: false; readonly reason: string };
 
-type Json = null | boolean | number | string | Json[] | { [name: string]: Json };
+/** How the members of an object become metrics. */
+export interface ElementShape {
+  /** Put in front of the names of an object's members. */
+  readonly prefix: string;
+  /** The metric's name when the payload is a bare value such as `21.5`. */
+  readonly bareName: string;
+  /** The member that is the timestamp, dotted if nested; `null` for none. Absent: `ts` or `timestamp`, and `values` is looked into. */
+  readonly time?: { readonly field: string; readonly unit: TimeUnit } | null;
+  /** The metric's name in place of the member's dotted one, or null to leave it out. The prefix is not put in front then. */
+  readonly rename?: (name: string) => string | null;
+}
 
-/** An expected refusal on the way down; caught in `readPayload`. */
-class Unusable extends Error {}
-
-const utf8 = new TextDecoder('utf-8', { fatal: true });
-
-export function readPayload(payload: Uint8Array, route: Pick<Route, 'prefix' | 'bareName'>): PayloadOutcome {
+/** @returns the elements of a JSON payload */
+export function readPayload(payload: Uint8Array, shape: ElementShape): PayloadOutcome {
   try {
-    const json = parse(payload);
-    if (!Array.isArray(json)) return { ok: true, elements: [readElement(json, route)] };
-    if (json.length > limits.elementsPerMessageMax) {
-      throw new Unusable(`array of ${json.length} elements, at most ${limits.elementsPerMessageMax}`);
-    }
-    return { ok: true, elements: json.map(entry => readElement(entry, route)) };
+    return { ok: true, elements: readElements(decodeJson(payload), shape) };
   } catch (error) {
-    // What it quotes may end within a surrogate pair, and a batch carries well-formed text only.
-    if (error instanceof Unusable) return { ok: false, reason: error.message.toWellFormed() };
-    throw error;
+    return { ok: false, reason: refusalReason(error) };
   }
 }
 
-function parse(payload: Uint8Array): Json {
-  let text: string;
-  try {
-    text = utf8.decode(payload);
-  } catch {
-    throw new Unusable('payload is not UTF-8 text');
-  }
-  if (text.trim() === '') throw new Unusable('payload is empty');
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    // A bare word such as `online` is common for status topics.
-    if (/^[A-Za-z][A-Za-z0-9 _-]{0,63}$/.test(text) && !/^(nan|infinity|undefined)$/i.test(text)) return text;
-    throw new Unusable(`payload is not JSON: ${(error as Error).message}`);
-  }
+/** The reason in a refusal, as text that a batch may carry. @throws what is no refusal */
+export function refusalReason(error: unknown): string {
+  // What it quotes may end within a surrogate pair, and a batch carries well-formed text only.
+  if (error instanceof Unusable) return error.message.toWellFormed();
+  throw error;
 }
 
-function readElement(json: Json, { prefix, bareName }: Pick<Route, 'prefix' | 'bareName'>): Element {
-  const names: string[] = [];
-  const values: Value[] = [];
-  if (typeof json !== 'object' || json === null) {
-    add(names, values, bareName, json);
-    return { at: null, names, values };
+/** @throws Unusable */
+export function readElements(value: Decoded, shape: ElementShape): Element[] {
+  if (!Array.isArray(value)) return [readElement(value, shape)];
+  if (value.length > limits.elementsPerMessageMax) {
+    throw new Unusable(`array of ${value.length} elements, at most ${limits.elementsPerMessageMax}`);
   }
-  if (Array.isArray(json)) throw new Unusable('array inside an array');
+  return value.map(entry => readElement(entry, shape));
+}
 
-  let at: number | null = null;
-  for (const name in json) {
-    const member = json[name]!;
-    if (name === 'ts' || name === 'timestamp') at = member === null ? null : readTime(member);
-    else if (name === 'values' && isObject(member)) flatten(names, values, prefix, member, 1);
-    else if (typeof member === 'object' && member !== null)
-      flatten(names, values, `${prefix}${checkName(name)}.`, member, 1);
-    else add(names, values, prefix + name, member);
-  }
-  // `values` may repeat a name that stands beside it.
+/** An element as it grows. */
+interface Growing {
+  at: number | null;
+  readonly names: string[];
+  readonly values: Value[];
+  readonly shape: ElementShape;
+}
+
+/** @throws Unusable */
+export function readElement(value: Decoded, shape: ElementShape): Element {
+  const growing: Growing = { at: null, names: [], values: [], shape };
+  if (Array.isArray(value)) throw new Unusable('array inside an array');
+  if (!isMap(value)) addNamed(growing, shape.bareName, value);
+  else if (shape.time === undefined) readCommonObject(growing, value);
+  else for (const name in value) visit(growing, '', name, value[name], 0);
+
+  const { at, names, values } = growing;
+  // `values` may repeat a name that stands beside it, and a renamed metric one that is there already.
   if (names.length > 1 && new Set(names).size !== names.length)
     throw new Unusable('one metric twice in a message');
   return { at, names, values };
 }
 
-const isObject = (json: Json): json is { [name: string]: Json } =>
-  typeof json === 'object' && json !== null && !Array.isArray(json);
-
-function flatten(
-  names: string[],
-  values: Value[],
-  prefix: string,
-  json: Json[] | { [name: string]: Json },
-  depth: number,
-) {
-  if (depth > limits.nestingMax) throw new Unusable(`nested deeper than ${limits.nestingMax} levels`);
-  for (const name in json) {
-    const member = (json as { [name: string]: Json })[name]!;
-    if (typeof member === 'object' && member !== null) {
-      flatten(names, values, `${prefix}${checkName(name)}.`, member, depth + 1);
-    } else add(names, values, prefix + name, member);
+function readCommonObject(growing: Growing, object: { [name: string]: Decoded }): void {
+  for (const name in object) {
+    const member = object[name];
+    if (name === 'ts' || name === 'timestamp') {
+      growing.at = member === null || member === undefined ? null : readTime(member, 'auto');
+    } else if (name === 'values' && isMap(member)) flatten(growing, '', member, 1);
+    else visit(growing, '', name, member, 0);
   }
 }
 
-function add(names: string[], values: Value[], name: string, value: null | Value): void {
-  if (value === null) return;
+function flatten(
+  growing: Growing,
+  path: string,
+  container: Decoded[] | { [name: string]: Decoded },
+  depth: number,
+): void {
+  if (depth > limits.nestingMax) throw new Unusable(`nested deeper than ${limits.nestingMax} levels`);
+  for (const name in container) {
+    visit(growing, path, name, (container as { [name: string]: Decoded })[name], depth);
+  }
+}
+
+/** @param above dotted name of the containers around the member, with a dot at its end, or empty */
+function visit(growing: Growing, above: string, name: string, member: Decoded, depth: number): void {
+  if (member === null || member === undefined) return;
+  const { shape } = growing;
+  const path = above + name;
+  if (shape.time && path === shape.time.field) growing.at = readTime(member, shape.time.unit);
+  else if (Array.isArray(member) || (typeof member === 'object' && isMap(member))) {
+    checkName(name);
+    flatten(growing, `${path}.`, member, depth + 1);
+  } else if (shape.rename) {
+    const renamed = shape.rename(path);
+    if (renamed !== null) addNamed(growing, renamed, member);
+  } else addNamed(growing, shape.prefix + path, member);
+}
+
+function addNamed({ names, values }: Growing, name: string, decoded: Decoded): void {
+  if (decoded === null || decoded === undefined) return;
   if (names.length >= limits.metricsPerElementMax) {
     throw new Unusable(`more than ${limits.metricsPerElementMax} metrics in one message`);
   }
   checkName(name);
-  if (typeof value === 'number') {
-    if (!Number.isFinite(value))
-      throw new Unusable(`"${shorten(name)}" is a number beyond what 64-bit floats hold`);
-  } else if (typeof value === 'string')
-    checkText(value, `the value of "${shorten(name)}"`, limits.stringValueBytesMax);
   names.push(name);
-  values.push(value);
+  values.push(checkValue(name, decoded));
+}
+
+function checkValue(name: string, value: Decoded): Value {
+  if (typeof value === 'number') {
+    if (Number.isFinite(value)) return value;
+    throw new Unusable(
+      Number.isNaN(value)
+        ? `"${shorten(name)}" is NaN, which is no number`
+        : `"${shorten(name)}" is a number beyond what 64-bit floats hold`,
+    );
+  }
+  if (typeof value === 'string') {
+    checkText(value, `the value of "${shorten(name)}"`, limits.stringValueBytesMax);
+    return value;
+  }
+  if (typeof value === 'boolean') return value;
+  if (typeof value === 'bigint') {
+    const number = Number(value);
+    if (Number.isFinite(number) && BigInt(number) === value) return number;
+    throw new Unusable(`"${shorten(name)}" is an integer that 64-bit floats do not hold exactly`);
+  }
+  if (value instanceof Uint8Array) {
+    throw new Unusable(
+      `"${shorten(name)}" is ${value.length} bytes of binary data: no number, text or boolean`,
+    );
+  }
+  if (value instanceof DecodedTime) {
+    throw new Unusable(`"${shorten(name)}" is a time: only the timestamp may be one`);
+  }
+  throw new Unusable(`"${shorten(name)}" is no number, text or boolean`);
 }
 
 /** Names that are safe as keys everywhere they go: SQL, Redis, JavaScript objects in somebody's dashboard. */
-function checkName(name: string): string {
+export function checkName(name: string): string {
   if (knownNames.has(name)) return name;
   if (name === '') throw new Unusable('a metric without a name');
   if (/(^|\.)(__proto__|constructor|prototype)(\.|$)/.test(name))
@@ -144,33 +187,6 @@ function checkText(text: string, what: string, bytesMax: number): void {
   if (text.length * 3 > bytesMax && Buffer.byteLength(text) > bytesMax) {
     throw new Unusable(`${what} is longer than ${bytesMax} bytes`);
   }
-}
-
-/** The years a timestamp may lie in, as milliseconds: what PostgreSQL and JavaScript both hold, and no more than sense. */
-const EARLIEST_MS = Date.UTC(1970, 0, 1);
-const LATEST_MS = Date.UTC(9999, 0, 1);
-
-function readTime(json: Json): number {
-  const at =
-    typeof json === 'number' ? scaleTime(json) : typeof json === 'string' ? parseTime(json) : Number.NaN;
-  if (at >= EARLIEST_MS && at < LATEST_MS) return at;
-  throw new Unusable(
-    `timestamp ${shorten(JSON.stringify(json))} is not a time: seconds, milliseconds or microseconds since 1970, or ISO 8601`,
-  );
-}
-
-/** `Date.parse` alone would take "12" for a December, and a time without a zone for one of this machine's zone. */
-const ISO_8601 = /^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?$/i;
-function parseTime(text: string): number {
-  const [, time, , , zone] = ISO_8601.exec(text) ?? [];
-  if (!ISO_8601.test(text)) return Number.NaN;
-  return Date.parse(time && !zone ? `${text}Z` : text);
-}
-
-/** Seconds until the year 5138, else milliseconds until the same, else microseconds. */
-function scaleTime(value: number): number {
-  if (value < 1e11) return value * 1000;
-  return value < 1e14 ? value : value / 1000;
 }
 
 const shorten = (text: string) => (text.length > 60 ? `${text.slice(0, 60)}…` : text);

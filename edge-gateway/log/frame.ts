@@ -9,9 +9,9 @@
  *   24  f64  monotonic milliseconds
  *   32  u32  length of the payload as published
  *   36  u16  length of the topic
- *   38  u8   qos (bits 0 and 1), retain (bit 2), duplicate (bit 3)
+ *   38  u8   qos (bits 0 and 1), retain (bit 2), duplicate (bit 3), has properties (bit 4)
  *   39  u8   zero
- *   40       topic (UTF-8), then the payload (all the rest)
+ *   40       topic (UTF-8), then the properties if there are any (`frame-properties.ts`), then the payload (all the rest)
  *
  * All little-endian. The salt comes from the random log id, so a frame of another log, or one that a device has
  * forged inside a payload, never passes for a frame of this one (invariants B, I). It is of the log and not of the
@@ -20,6 +20,14 @@
 import { crc32 } from 'node:zlib';
 import type { LogId } from '../../protocol/ids.ts';
 import { limits } from '../../protocol/limits.ts';
+import {
+  decodeProperties,
+  encodeProperties,
+  type MessageProperties,
+  PROPERTIES_BYTES_MAX,
+  propertiesBytesAt,
+  propertiesBytesAtMost,
+} from './frame-properties.ts';
 
 /** One accepted MQTT message. */
 export interface Message {
@@ -36,6 +44,8 @@ export interface Message {
   readonly payload: Uint8Array;
   /** Length as published; more than `payload.length` when the payload was cut to its first bytes. */
   readonly payloadBytes: number;
+  /** What MQTT 5 says beside the payload; absent when it says nothing. */
+  readonly properties?: MessageProperties;
 }
 
 /** A message with its place in its log. */
@@ -45,17 +55,22 @@ export interface Frame extends Message {
 
 export const FRAME_HEADER_BYTES = 40;
 const TOPIC_BYTES_MAX = 65_535;
-export const FRAME_BYTES_MAX = FRAME_HEADER_BYTES + TOPIC_BYTES_MAX + limits.payloadBytesMax;
+export const FRAME_BYTES_MAX =
+  FRAME_HEADER_BYTES + TOPIC_BYTES_MAX + PROPERTIES_BYTES_MAX + limits.payloadBytesMax;
 const SEQUENCE_HIGH = 2 ** 32;
 const RETAIN = 4;
 const DUPLICATE = 8;
+const HAS_PROPERTIES = 16;
 
 /** The seed of all CRCs of one log. */
 export const saltOf = (logId: LogId): number => crc32(logId);
 
 /** Bytes that {@link encodeFrame} may need for `message`; the frame itself may turn out shorter. */
 export const frameBytesAtMost = (message: Message): number =>
-  FRAME_HEADER_BYTES + 3 * message.topic.length + message.payload.length;
+  FRAME_HEADER_BYTES +
+  3 * message.topic.length +
+  (message.properties ? propertiesBytesAtMost(message.properties) : 0) +
+  message.payload.length;
 
 /**
  * Writes `message` at `offset` of `buffer`, which has room for {@link frameBytesAtMost}.
@@ -74,7 +89,11 @@ export function encodeFrame(
   const payload = message.payload;
   if (topicBytes > TOPIC_BYTES_MAX) throw new RangeError(`a topic of ${topicBytes} bytes`);
   if (payload.length > limits.payloadBytesMax) throw new RangeError(`a payload of ${payload.length} bytes`);
-  const length = FRAME_HEADER_BYTES + topicBytes + payload.length;
+  const propertiesOffset = offset + FRAME_HEADER_BYTES + topicBytes;
+  const propertiesBytes = message.properties
+    ? encodeProperties(buffer, propertiesOffset, message.properties)
+    : 0;
+  const length = FRAME_HEADER_BYTES + topicBytes + propertiesBytes + payload.length;
   view.setUint32(offset + 4, length, true);
   view.setUint32(offset + 8, sequence % SEQUENCE_HIGH, true);
   view.setUint16(offset + 12, Math.floor(sequence / SEQUENCE_HIGH), true);
@@ -83,9 +102,13 @@ export function encodeFrame(
   view.setFloat64(offset + 24, message.monotonicMs, true);
   view.setUint32(offset + 32, message.payloadBytes, true);
   view.setUint16(offset + 36, topicBytes, true);
-  const flags = message.qos | (message.retain ? RETAIN : 0) | (message.duplicate ? DUPLICATE : 0);
+  const flags =
+    message.qos |
+    (message.retain ? RETAIN : 0) |
+    (message.duplicate ? DUPLICATE : 0) |
+    (propertiesBytes > 0 ? HAS_PROPERTIES : 0);
   view.setUint16(offset + 38, flags, true);
-  buffer.set(payload, offset + FRAME_HEADER_BYTES + topicBytes);
+  buffer.set(payload, propertiesOffset + propertiesBytes);
   view.setUint32(offset, crc32(buffer.subarray(offset + 4, offset + length), salt), true);
   return length;
 }
@@ -127,7 +150,9 @@ export function checkFrame(
 export function decodeFrame(buffer: Buffer, view: DataView, offset: number): Frame {
   const topicEnd = offset + FRAME_HEADER_BYTES + view.getUint16(offset + 36, true);
   const flags = view.getUint8(offset + 38);
-  return {
+  const hasProperties = (flags & HAS_PROPERTIES) !== 0;
+  const payloadStart = hasProperties ? topicEnd + propertiesBytesAt(buffer, topicEnd) : topicEnd;
+  const frame: Frame = {
     sequence: frameSequenceAt(view, offset),
     receivedAt: view.getFloat64(offset + 16, true),
     monotonicMs: view.getFloat64(offset + 24, true),
@@ -136,7 +161,8 @@ export function decodeFrame(buffer: Buffer, view: DataView, offset: number): Fra
     duplicate: (flags & DUPLICATE) !== 0,
     packetId: view.getUint16(offset + 14, true),
     topic: buffer.toString('utf8', offset + FRAME_HEADER_BYTES, topicEnd),
-    payload: buffer.subarray(topicEnd, offset + frameLengthAt(view, offset)),
+    payload: buffer.subarray(payloadStart, offset + frameLengthAt(view, offset)),
     payloadBytes: view.getUint32(offset + 32, true),
   };
+  return hasProperties ? { ...frame, properties: decodeProperties(buffer, topicEnd) } : frame;
 }

@@ -17,7 +17,8 @@ import type { LogId } from '../../protocol/ids.ts';
 
 export const SEGMENT_HEADER_BYTES = 128;
 export const BOOT_ID_BYTES_MAX = SEGMENT_HEADER_BYTES - 53;
-const FORMAT_VERSION = 1;
+/** 2: frames may carry the MQTT 5 properties of their message. */
+const FORMAT_VERSION = 2;
 const MAGIC = Buffer.from('HOLDFAST', 'latin1');
 const NAME = /^(\d{16})-(\d{4})\.segment$/;
 

@@ -15,6 +15,7 @@ test('what has to be given is enough', () => {
   assert.ok(read.ok);
   assert.deepEqual(read.config.topics, ['#']);
   assert.equal(read.config.batchMessagesMax, 2000);
+  assert.equal(read.config.mappingFile, null);
 });
 
 test('topic filters are split at commas', () => {
@@ -38,6 +39,7 @@ test('every wrong key is named, all of them at once', () => {
     ['HOLDFAST_BATCH_MESSAGES_MAX', '4097'],
     ['HOLDFAST_FLUSH_INTERVAL_MS', '-1'],
     ['HOLDFAST_LOG_LEVEL', 'loud'],
+    ['HOLDFAST_MAPPING_FILE', ''],
   ];
   for (const [key, value] of wrong) {
     const read = readGatewayConfig({ ...good, [key]: value });

@@ -9,11 +9,29 @@ import {
   type Message,
   saltOf,
 } from '../../../edge-gateway/log/frame.ts';
+import {
+  CONTENT_TYPE_BYTES_MAX,
+  keepProperties,
+  type MessageProperties,
+  PROPERTIES_BYTES_MAX,
+  propertiesBytesAtMost,
+  USER_PROPERTIES_BYTES_MAX,
+} from '../../../edge-gateway/log/frame-properties.ts';
 import { newLogId } from '../../../protocol/ids.ts';
 import { limits } from '../../../protocol/limits.ts';
 
 const salt = saltOf(newLogId(1));
-const messages: fc.Arbitrary<Message> = fc.record({
+const text = fc.string({ unit: 'grapheme', maxLength: 30 });
+const properties = fc.record(
+  {
+    contentType: text,
+    userProperties: fc.array(fc.tuple(text, text), { maxLength: 5 }),
+    userPropertiesLeftOut: fc.constant(true as const),
+    messageExpirySeconds: fc.nat(2 ** 32 - 1),
+  },
+  { requiredKeys: [], noNullPrototype: true },
+);
+const plainMessages = fc.record({
   receivedAt: fc.double({ noNaN: true }),
   monotonicMs: fc.double({ noNaN: true }),
   qos: fc.constantFrom(0 as const, 1 as const, 2 as const),
@@ -24,6 +42,10 @@ const messages: fc.Arbitrary<Message> = fc.record({
   payload: fc.uint8Array({ maxLength: 2000 }),
   payloadBytes: fc.nat(2 ** 32 - 1),
 });
+const messages: fc.Arbitrary<Message> = fc.oneof(
+  plainMessages,
+  fc.tuple(plainMessages, properties).map(([message, beside]) => ({ ...message, properties: beside })),
+);
 
 function encode(message: Message, sequence: number, offset = 0) {
   const buffer = Buffer.alloc(offset + frameBytesAtMost(message));
@@ -73,4 +95,66 @@ test('what does not fit a frame is refused before it is written', () => {
   assert.throws(() => encode({ ...fits, topic: 't', payload, payloadBytes: payload.length }, 1), RangeError);
   const topic = 't'.repeat(65_536);
   assert.throws(() => encode({ ...fits, topic, payload: new Uint8Array(), payloadBytes: 0 }, 1), RangeError);
+});
+
+test('a frame without properties is as long as its header, topic and payload', () => {
+  fc.assert(
+    fc.property(plainMessages, message => {
+      const { end } = encode(message, 1);
+      assert.equal(end, 40 + Buffer.byteLength(message.topic) + message.payload.length);
+    }),
+  );
+});
+
+test('properties are kept as MQTT 5 gives them, within their bounds (F)', () => {
+  assert.equal(keepProperties({}), undefined);
+  const userProperties = Object.assign(Object.create(null), { a: ['1', '2'], ['__proto__']: 'x' });
+  assert.deepEqual(keepProperties({ contentType: 'text/plain', userProperties, messageExpiryInterval: 60 }), {
+    contentType: 'text/plain',
+    userProperties: [
+      ['a', '1'],
+      ['a', '2'],
+      ['__proto__', 'x'],
+    ],
+    messageExpirySeconds: 60,
+  });
+  const fits = { a: 'x'.repeat(USER_PROPERTIES_BYTES_MAX - 5) };
+  assert.deepEqual(keepProperties({ userProperties: fits }), { userProperties: [['a', fits.a]] });
+  assert.deepEqual(keepProperties({ userProperties: { a: `${fits.a}x` }, messageExpiryInterval: 1 }), {
+    userPropertiesLeftOut: true,
+    messageExpirySeconds: 1,
+  });
+});
+
+test('whatever a packet says beside its payload, what is kept of it fits a frame', () => {
+  const long = fc.string({ unit: 'binary', maxLength: 3000 });
+  const packets = fc.record({
+    contentType: fc.option(long, { nil: undefined }),
+    userProperties: fc.option(
+      fc.dictionary(long, fc.oneof(long, fc.array(long, { maxLength: 3 })), { maxKeys: 3 }),
+      {
+        nil: undefined,
+      },
+    ),
+    messageExpiryInterval: fc.option(fc.nat(2 ** 32 - 1), { nil: undefined }),
+  });
+  fc.assert(
+    fc.property(packets, packet => {
+      const kept: MessageProperties | undefined = keepProperties(packet);
+      const message = {
+        ...{ receivedAt: 1, monotonicMs: 1, qos: 0, retain: false, duplicate: false, packetId: 0 },
+        ...{ topic: 't', payload: Buffer.from('p'), payloadBytes: 1 },
+        ...(kept && { properties: kept }),
+      } as Message;
+      const { buffer, view, end } = encode(message, 1);
+      assert.ok(end <= frameBytesAtMost(message));
+      if (!kept) return;
+      assert.ok(end - 42 <= PROPERTIES_BYTES_MAX && end - 42 <= propertiesBytesAtMost(kept));
+      assert.ok(Buffer.byteLength(kept.contentType ?? '') <= CONTENT_TYPE_BYTES_MAX);
+      const frame = decodeFrame(buffer, view, 0);
+      assert.equal(Buffer.from(frame.payload).toString(), 'p');
+      assert.equal(frame.properties?.userProperties?.length, kept.userProperties?.length);
+    }),
+    { numRuns: 200 },
+  );
 });

@@ -1,0 +1,80 @@
+/**
+ * `holdfast edge try-mapping`: prints what a captured message would become.
+ * Exit codes: 0 readings or nothing to store, 1 set aside, 2 wrong options or mapping file.
+ */
+import { readFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import { compileMapping } from './compile.ts';
+import { loadMappingFile, NO_MAPPING } from './mapping-file.ts';
+import type { MappedMessage, Mapping } from './route.ts';
+import { trialAsText, tryMapping } from './try-mapping.ts';
+
+const USAGE = `holdfast edge try-mapping --topic TOPIC (--payload TEXT | --file FILE)
+  --mapping FILE             the mapping file; otherwise HOLDFAST_MAPPING_FILE, or none
+  --content-type TYPE        the message's MQTT 5 content type
+  --user-property NAME=VALUE one of its user properties; may be given several times
+  --json                     prints JSON`;
+
+const [subcommand, ...args] = process.argv.slice(2);
+if (subcommand !== 'try-mapping') fail(USAGE);
+const { values: options } = parsed(args);
+const mapping = readMapping(options.mapping ?? process.env.HOLDFAST_MAPPING_FILE);
+const trial = tryMapping(mapping, readMessage());
+process.stdout.write(options.json ? `${JSON.stringify(trial, null, 2)}\n` : trialAsText(trial));
+process.exitCode = trial.setAside === null ? 0 : 1;
+
+function parsed(list: string[]) {
+  try {
+    return parseArgs({
+      args: list,
+      options: {
+        mapping: { type: 'string' },
+        topic: { type: 'string' },
+        'content-type': { type: 'string' },
+        'user-property': { type: 'string', multiple: true },
+        payload: { type: 'string' },
+        file: { type: 'string' },
+        json: { type: 'boolean', default: false },
+      },
+    });
+  } catch (error) {
+    return fail(`${(error as Error).message}\n${USAGE}`);
+  }
+}
+
+function readMapping(file: string | undefined): Mapping {
+  if (file === undefined) return compileMapping(NO_MAPPING);
+  const read = loadMappingFile(file);
+  return read.ok ? compileMapping(read.config) : fail(read.problems.join('\n'));
+}
+
+function readMessage(): MappedMessage {
+  const { topic, payload, file, 'content-type': contentType, 'user-property': pairs } = options;
+  if (topic === undefined || (payload === undefined) === (file === undefined)) fail(USAGE);
+  const userProperties = pairs?.map((pair): [string, string] => {
+    const end = pair.indexOf('=');
+    return end > 0 ? [pair.slice(0, end), pair.slice(end + 1)] : fail(`--user-property ${pair}: NAME=VALUE`);
+  });
+  return {
+    topic,
+    payload: payload === undefined ? readPayloadFile(file!) : Buffer.from(payload),
+    receivedAt: Date.now(),
+    properties: {
+      ...(contentType !== undefined && { contentType }),
+      ...(userProperties && { userProperties }),
+    },
+  };
+}
+
+function readPayloadFile(file: string): Uint8Array {
+  try {
+    return readFileSync(file);
+  } catch (error) {
+    return fail((error as Error).message);
+  }
+}
+
+function fail(message: string): never {
+  process.stderr.write(`${message}\n`);
+  process.exit(2);
+}
