@@ -14,7 +14,7 @@ import {
 import type { LogId } from '../protocol/ids.ts';
 import { limits } from '../protocol/limits.ts';
 import type { Frame } from './log/frame.ts';
-import { currentMapping } from './mapping/current.ts';
+import { commonMapping } from './mapping/compile.ts';
 import type { Mapping } from './mapping/route.ts';
 
 type ColumnType = MetricColumn['type'];
@@ -54,7 +54,7 @@ export function quarantineBatch(logId: LogId, frames: readonly Frame[], reason: 
 export function buildBatch(
   logId: LogId,
   frames: readonly Frame[],
-  mapping: Mapping = currentMapping(),
+  mapping: Mapping = commonMapping,
 ): ReadingsBatch {
   const devices = new Map<string, number>();
   const columns = new Map<string, number>();

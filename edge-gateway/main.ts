@@ -6,8 +6,7 @@ import { readGatewayConfig } from './config.ts';
 import { startIntake } from './intake.ts';
 import { openDiskBuffer } from './log/disk-buffer.ts';
 import { compileMapping } from './mapping/compile.ts';
-import { useMapping } from './mapping/current.ts';
-import { loadMappingFile } from './mapping/mapping-file.ts';
+import { loadMappingFile, NO_MAPPING } from './mapping/mapping-file.ts';
 import { newRedelivery } from './redelivery.ts';
 import { startUplink } from './uplink.ts';
 
@@ -21,13 +20,13 @@ if (!configured.ok) {
   process.exit(2);
 }
 const { config } = configured;
-if (config.mappingFile !== null) {
-  const mapping = loadMappingFile(config.mappingFile);
-  if (!mapping.ok) {
-    for (const problem of mapping.problems) console.error(`mapping: ${problem}`);
-    process.exit(2);
-  }
-  useMapping(compileMapping(mapping.config));
+const mapped =
+  config.mappingFile === null
+    ? { ok: true as const, config: NO_MAPPING }
+    : loadMappingFile(config.mappingFile);
+if (!mapped.ok) {
+  for (const problem of mapped.problems) console.error(`mapping: ${problem}`);
+  process.exit(2);
 }
 const logger = pino({ level: config.logLevel, base: { site: config.site, gateway: config.gateway } });
 
@@ -53,6 +52,7 @@ const intake = startIntake({ config, buffer, redelivery, logger });
 const uplink = startUplink({
   config,
   buffer,
+  mapping: compileMapping(mapped.config),
   logger,
   report() {
     const stats = buffer.stats();

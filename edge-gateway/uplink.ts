@@ -14,11 +14,12 @@ import type { LogId } from '../protocol/ids.ts';
 import { limits } from '../protocol/limits.ts';
 import { type Range, RangeSet } from '../protocol/range-set.ts';
 import { type Lane, lanes } from '../protocol/subjects.ts';
-import { type EncodedBatch, lostBatch, readBatch } from './batch-reader.ts';
+import { type EncodedBatch, lostBatch, newBatchReader } from './batch-reader.ts';
 import { openCloudLink } from './cloud-link.ts';
 import type { GatewayConfig } from './config.ts';
 import { liveEdge } from './lanes.ts';
 import type { DiskBuffer, LogInfo } from './log/disk-buffer.ts';
+import type { Mapping } from './mapping/route.ts';
 import {
   acknowledged,
   failed,
@@ -55,10 +56,13 @@ interface NextBatch extends Range {
 export function startUplink(options: {
   config: Pick<GatewayConfig, 'site' | 'gateway' | 'natsUrl' | 'batchMessagesMax' | 'flushIntervalMs'>;
   buffer: DiskBuffer;
+  /** What becomes of a message. */
+  mapping: Mapping;
   report: () => GatewayReport;
   logger: Logger;
 }): Uplink {
-  const { config, buffer, logger } = options;
+  const { config, buffer, mapping, logger } = options;
+  const readBatch = newBatchReader({ buffer, mapping, logger });
   /** What is settled is the cloud's to say: a history that was replaced or restored is filled from what is still here. */
   const plans = new Map<LogId, SendPlan>();
   const inFlight: Record<Lane, number> = { live: 0, backfill: 0 };
@@ -184,7 +188,7 @@ export function startUplink(options: {
       return;
     }
     const messagesMax = lane === 'live' ? config.batchMessagesMax : limits.batchMessagesMax;
-    const batch = await readBatch(buffer, log.logId, { from, to }, messagesMax, logger).catch(error => {
+    const batch = await readBatch(log.logId, { from, to }, messagesMax).catch(error => {
       link.trouble(`the buffer cannot be read: ${(error as Error).message}`);
       return null;
     });

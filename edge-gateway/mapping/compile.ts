@@ -11,7 +11,7 @@ import { readElements, refusalReason } from '../payload.ts';
 import { routeTopic, TOPIC_SHAPES } from '../topics.ts';
 import { decodePayload, formatOf, isPack } from './decode.ts';
 import { Unusable } from './decoded.ts';
-import type { MappingConfig, ProfileConfig } from './mapping-file.ts';
+import { type MappingConfig, NO_MAPPING, type ProfileConfig } from './mapping-file.ts';
 import { compileOwnMapping } from './own-mapping.ts';
 import { owntracks } from './profiles/owntracks.ts';
 import { senml, senmlRoute } from './profiles/senml.ts';
@@ -119,3 +119,6 @@ function compileProfile(config: ProfileConfig): Profile {
       return senml(config);
   }
 }
+
+/** Without a mapping file: the common shapes. */
+export const commonMapping: Mapping = compileMapping(NO_MAPPING);
