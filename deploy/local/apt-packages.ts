@@ -3,7 +3,7 @@
  * the machine changes: apt gets private state and cache folders, reads the real list of installed packages (so that
  * only what is missing comes along) and is never asked to install.
  *
- *   <cache>/<name>/root/            what the packages hold
+ *   <cache>/<name>/root             what the packages hold
  *   <cache>/<name>/manifest.json    for which release it was unpacked, and from which packages
  *   <cache>/fetch-<pid>-…/          while at work
  */
