@@ -206,6 +206,7 @@ export async function startCloudNode(
 
   const budget = newBudget(config.historyQueueBytesMax);
   const dictionary = openDictionary(pool);
+  let postgresStarted: string | undefined;
   const days = await attempt(() => dictionary.ensureDays(daysAround(Date.now())));
   if (!days.ok) logger.warn({ reason: days.reason }, 'history: days not made ahead of time, trying again');
   const shared: PartitionShared = {
@@ -293,7 +294,15 @@ export async function startCloudNode(
     RULES_REFRESH_MS,
     async () => {
       try {
-        await pool.query('select 1');
+        const { rows } = await pool.query<{ started: string }>(
+          'select pg_postmaster_start_time()::text as started',
+        );
+        const { started } = rows[0]!;
+        if (postgresStarted !== undefined && started !== postgresStarted) {
+          logger.info('postgres: was restarted, its ledger and names are read again');
+          dictionary.forgetAll();
+        }
+        postgresStarted = started;
         postgres = { ok: true, reason: null };
       } catch (error) {
         postgres = { ok: false, reason: (error as Error).message };

@@ -29,6 +29,8 @@ export interface Dictionary {
   log(site: string, gateway: string, logId: string): Promise<LogEntry>;
   /** Reads the ledger again after it turned out to be different from what the cache said. */
   forgetLog(site: string, gateway: string, logId: string): void;
+  /** Postgres was away, and may have come back as it was earlier: nothing that was read of it holds any more (R). */
+  forgetAll(): void;
   devices(site: string, names: readonly string[]): Promise<number[]>;
   shapes(metrics: readonly MetricColumn[], shapes: readonly (readonly number[])[]): Promise<ShapeEntry[]>;
   ensureDays(days: Iterable<string>): Promise<void>;
@@ -113,6 +115,9 @@ export function openDictionary(pool: Pool): Dictionary {
   return {
     log,
     forgetLog: (site, gateway, logId) => void logs.delete(`${site}/${gateway}/${logId}`),
+    forgetAll() {
+      for (const cache of [logs, devices, shapes, days]) cache.clear();
+    },
     devices: deviceIds,
     shapes: async (metrics, wanted) => {
       const entries: ShapeEntry[] = [];

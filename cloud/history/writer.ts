@@ -166,6 +166,7 @@ export function openHistoryWriter(options: {
         logger.warn({ partition, reason: outcome.reason }, 'history: Postgres does not take rows, retrying');
         lastReason = outcome.reason;
       }
+      dictionary.forgetAll();
       await pause(waitMs * (0.5 + Math.random()));
       waitMs = Math.min(waitMs * 2, 2000);
     }
