@@ -101,9 +101,10 @@ declare
   name text := format('message_%s', to_char(day, 'YYYYMMDD'));
 begin
   if to_regclass('holdfast.' || name) is not null then return; end if;
-  -- Two writers may meet the same new day; the lock makes the second one wait and find it there.
+  -- Two writers may meet the same new day; the lock makes the second one wait and find it there. It asks the table of
+  -- tables itself: to_regclass may answer from a cache that an advisory lock does not bring up to date.
   perform pg_advisory_xact_lock(hashtext('holdfast.ensure_day'));
-  if to_regclass('holdfast.' || name) is not null then return; end if;
+  if exists (select from pg_class where relname = name and relnamespace = 'holdfast'::regnamespace) then return; end if;
   -- In UTC, whatever the session's time zone: `at` of a reading near midnight must fall into the day it was asked for.
   execute format('create table holdfast.%I (like holdfast.message including all)', name);
   execute format('alter table holdfast.message attach partition holdfast.%I for values from (%L) to (%L)',
