@@ -181,6 +181,7 @@ export async function startCloudNode(
     corrupt: 0,
     refused: 0,
     expired: 0,
+    withoutTwin: 0,
     bytes: 0,
     lagMs: 0,
   };

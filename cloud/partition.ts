@@ -47,6 +47,8 @@ export interface IngestCounters {
   refused: number;
   /** Rows older than the retention time. */
   expired: number;
+  /** Rows of devices beyond the bound of twins per site: in history only. */
+  withoutTwin: number;
   bytes: number;
   /** Arrival at the gateway to live state, of the newest batch, milliseconds by both clocks. */
   lagMs: number;
@@ -227,7 +229,8 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
     }
     boundClock(batch, Date.now());
     const actor = await siteActor(site);
-    const { twins, transitions } = actor.receive(batch, shared.rules());
+    const { twins, transitions, withoutTwin } = actor.receive(batch, shared.rules());
+    counters.withoutTwin += withoutTwin;
     count(batch);
     item({ batch, twins, transitions });
     await actor.room();

@@ -34,7 +34,12 @@ export interface SiteActor {
   receive(
     batch: ReadingsBatch,
     rules: readonly ThresholdRule[],
-  ): { twins: readonly TwinState[]; transitions: readonly IncidentTransition[] };
+  ): {
+    twins: readonly TwinState[];
+    transitions: readonly IncidentTransition[];
+    /** Rows of devices beyond the bound of twins, in history only. */
+    withoutTwin: number;
+  };
   room(): Promise<void>;
   /** Writes every twin again, for a Redis that came back empty or older. Resolves when it is tried. */
   rewrite(): Promise<void>;
@@ -119,7 +124,7 @@ export async function activateSite(options: {
     site,
     twins,
     receive(batch, rules) {
-      const { changes, transitions } = receiveBatch(site, twins, batch, rules);
+      const { changes, transitions, withoutTwin } = receiveBatch(site, twins, batch, rules);
       const changed: TwinState[] = [];
       const updates = { devices: [] as string[], since: [] as number[], versions: [] as number[] };
       const fragments: string[] = [];
@@ -134,7 +139,7 @@ export async function activateSite(options: {
       if (changed.length > 0) {
         write(changed, transitions, () => options.publish({ site, epoch, ...updates, fragments }));
       }
-      return { twins: changed, transitions };
+      return { twins: changed, transitions, withoutTwin };
     },
     room() {
       if (underWay < WRITES_UNDER_WAY_MAX) return Promise.resolve();

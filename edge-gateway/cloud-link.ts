@@ -6,7 +6,7 @@
  * A hello brings what history has settled of our logs and where it stands in the stream; notices after each commit
  * bring the same sooner, and may get lost. Invariant R: nothing here gives up.
  */
-import { jetstream } from '@nats-io/jetstream';
+import { type JetStreamClient, jetstream } from '@nats-io/jetstream';
 import { connect, type NatsConnection } from '@nats-io/transport-node';
 import type { Logger } from 'pino';
 import { WIRE_VERSION } from '../protocol/batch-codec.ts';
@@ -66,6 +66,7 @@ export function openCloudLink(options: {
   const { site, gateway } = config;
   const address = natsAddress(config.natsUrl);
   let nats: NatsConnection | undefined;
+  let stream: JetStreamClient | undefined;
   let connected = false;
   let closed = false;
   let historyId: string | undefined;
@@ -93,6 +94,7 @@ export function openCloudLink(options: {
           ignoreAuthErrorAbort: true,
         });
         nats = opened;
+        stream = jetstream(opened);
         opened.subscribe(settledSubject(site, gateway), {
           callback: (error, message) => void (error ?? onNotice(message.data)),
         });
@@ -180,7 +182,7 @@ export function openCloudLink(options: {
     },
     publish(lane, bytes) {
       const subject = ingestSubject(partitionOf(site, welcome!.partitions), lane, site, gateway);
-      const published = jetstream(nats!).publish(subject, bytes, { timeout: PUBLISH_TIMEOUT_MS });
+      const published = stream!.publish(subject, bytes, { timeout: PUBLISH_TIMEOUT_MS });
       return new Promise((resolve, reject) => {
         const giveUp = () => reject(new Error('the link to the cloud went down'));
         onLinkDown.add(giveUp);

@@ -34,7 +34,6 @@ import {
 } from './send-plan.ts';
 
 export interface Uplink {
-  readonly connected: boolean;
   /** Sends what is on disk, at most for `deadlineMs`, and closes. */
   close(deadlineMs: number): Promise<void>;
 }
@@ -228,9 +227,6 @@ export function startUplink(options: {
   }
 
   return {
-    get connected() {
-      return link.welcome !== null;
-    },
     async close(deadlineMs) {
       phase = 'draining';
       alarm.ring();

@@ -16,6 +16,7 @@ import {
   marks,
   NOW,
   openWriter,
+  range,
   readings,
   type Sent,
   SITE,
@@ -29,7 +30,6 @@ before(async () => {
 });
 
 const numbers = async (pool: Pool) => (await readings(pool)).map(({ value }) => value);
-const range = (from: number, to: number) => Array.from({ length: to - from }, (_, index) => from + index);
 
 test('rows that PostgreSQL refuses are found and quarantined; all others are stored (H)', async () => {
   const pool = await freshDatabase(server);

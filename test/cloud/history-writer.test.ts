@@ -18,6 +18,7 @@ import {
   marks,
   NOW,
   openWriter,
+  range,
   readings,
   type Sent,
   SITE,
@@ -31,7 +32,6 @@ before(async () => {
 });
 
 const numbers = async (pool: Pool) => (await readings(pool)).map(({ sequence }) => sequence);
-const range = (from: number, to: number) => Array.from({ length: to - from }, (_, index) => from + index);
 
 test('numbers, booleans, strings, mixed types and elements come back as they were sent', async () => {
   const pool = await freshDatabase(server);

@@ -171,3 +171,7 @@ export async function marks(pool: Pool): Promise<{ range: string; status: string
   );
   return rows;
 }
+
+/** The whole numbers of [from, to). */
+export const range = (from: number, to: number) =>
+  Array.from({ length: to - from }, (_, index) => from + index);
