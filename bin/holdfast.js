@@ -14,10 +14,7 @@ const commands = {
   start: { entry: 'deploy/demo/main.ts', does: 'runs everything on this machine, with a simulated fleet' },
   test: { entry: 'test/run.ts', does: 'runs the tests' },
   bench: { entry: 'test/bench/main.ts', does: 'measures' },
-  edge: {
-    entry: 'edge-gateway/mapping/command.ts',
-    does: 'edge try-mapping: shows what a message would become',
-  },
+  edge: { entry: 'edge-gateway/command.ts', does: 'what can be done on the box itself: try-mapping, ...' },
 };
 
 const project = fileURLToPath(new URL('..', import.meta.url));

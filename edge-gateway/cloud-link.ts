@@ -10,7 +10,13 @@ import { type JetStreamClient, jetstream } from '@nats-io/jetstream';
 import { connect, type NatsConnection } from '@nats-io/transport-node';
 import type { Logger } from 'pino';
 import { WIRE_VERSION } from '../protocol/batch-codec.ts';
-import { type GatewayReport, HelloReply, Settled, type StreamPosition } from '../protocol/handshake.ts';
+import {
+  type GatewayReport,
+  type Hello,
+  HelloReply,
+  Settled,
+  type StreamPosition,
+} from '../protocol/handshake.ts';
 import type { LogId } from '../protocol/ids.ts';
 import { natsAddress } from '../protocol/nats-address.ts';
 import type { RangeSet } from '../protocol/range-set.ts';
@@ -51,8 +57,8 @@ const CONNECT_AGAIN_MS = 2500;
 
 export function openCloudLink(options: {
   config: Pick<GatewayConfig, 'site' | 'gateway' | 'natsUrl'>;
-  /** Logs to ask about. */
-  logIds: () => readonly LogId[];
+  /** Logs to ask about, and where they end. */
+  logs: () => readonly { readonly logId: LogId; readonly nextSequence: number }[];
   report: () => GatewayReport;
   logger: Logger;
   /** `whole`: it is all that history has settled of the logs asked about, else what came on top. */
@@ -133,7 +139,13 @@ export function openCloudLink(options: {
 
   async function hello(): Promise<void> {
     if (!nats || !connected || closed) return;
-    const message = { wireVersions: [WIRE_VERSION], logs: options.logIds(), report: options.report() };
+    const logs = options.logs();
+    const message: Hello = {
+      wireVersions: [WIRE_VERSION],
+      logs: logs.map(log => log.logId),
+      ends: Object.fromEntries(logs.map(log => [log.logId, log.nextSequence])),
+      report: options.report(),
+    };
     const noticesBefore = notices;
     try {
       const answer = await nats.request(helloSubject(site, gateway), JSON.stringify(message), {

@@ -77,7 +77,7 @@ export function startUplink(options: {
     config,
     report: options.report,
     logger,
-    logIds: () => logsAtWork().map(log => log.logId),
+    logs: logsAtWork,
     onSettled,
     onOtherHistory: () => plans.clear(),
     onNews: alarm.ring,

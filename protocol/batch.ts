@@ -78,4 +78,50 @@ export interface LostBatch {
   readonly reason: string;
 }
 
-export type Batch = ReadingsBatch | LostBatch;
+/** Intervals that readings are thinned to, milliseconds: each lies within one bucket of every aggregate at or above it. */
+export const thinningIntervalsMs = [60_000, 600_000, 3_600_000, 86_400_000] as const;
+
+/**
+ * Numbers of readings that are no more: one entry per device, metric and interval. Booleans count as 0 and 1. Two entries
+ * of the same device, metric and interval, from different batches, are about different readings and may be merged.
+ */
+export interface Summaries {
+  readonly length: number;
+  readonly devices: readonly string[];
+  readonly metrics: readonly string[];
+  /** Index into `devices`. */
+  readonly device: Uint32Array;
+  /** Index into `metrics`. */
+  readonly metric: Uint32Array;
+  /** Start of the interval, milliseconds since 1970, a whole multiple of its length; by corrected times. */
+  readonly from: Float64Array;
+  readonly minimum: Float64Array;
+  readonly maximum: Float64Array;
+  /** To nine significant digits. */
+  readonly mean: Float64Array;
+  /** Readings it stands for, at least 1. */
+  readonly count: Uint32Array;
+}
+
+/**
+ * A run of sequences that the gateway had no room for as it was: rows that must not be thinned as they were (events,
+ * status, texts that changed, the newest row of each device, what was set aside), and summaries of all others. It is
+ * settled as a whole, and only where history has none of its run: else readings would count twice (invariant B).
+ */
+export interface ThinnedBatch {
+  readonly settlement: 'thinned';
+  readonly logId: LogId;
+  readonly firstSequence: number;
+  /** May be far more than of a readings batch. */
+  readonly count: number;
+  /** One of {@link thinningIntervalsMs}. */
+  readonly intervalMs: number;
+  /** When the run arrived at the gateway, by its clock, milliseconds since 1970. */
+  readonly receivedFrom: number;
+  readonly receivedTo: number;
+  readonly summaries: Summaries;
+  /** Same log, first sequence and count. */
+  readonly kept: ReadingsBatch;
+}
+
+export type Batch = ReadingsBatch | LostBatch | ThinnedBatch;

@@ -31,12 +31,32 @@ export const GatewayReport = z.object({
   /** Round trip of the last fdatasync, milliseconds. */
   syncMs: z.number(),
   broker: z.object({ connected: z.boolean(), reason: z.string().nullable() }),
+  /** Arrival of the oldest message that history has not settled; null when there is none. */
+  oldestUnsettledAt: z.number().nullable(),
+  /** Bytes on the wire that the unsettled messages still cost, as far as can be said. */
+  wireBytesLeft: z.number(),
+  forecast: z.object({
+    /** Until the buffer is at its bound, at the rates of the last minutes; null when it does not fill. */
+    fullInSeconds: z.number().nullable(),
+    /** Until nothing waits any more; null when that is not in sight: no link, or more comes in than goes out. */
+    drainedInSeconds: z.number().nullable(),
+  }),
+  /** Messages on disk of which only a summary is left. */
+  thinnedMessages: z.number(),
+  /** Messages that can no longer be read. */
+  lostMessages: z.number(),
+  /** What a metered link may carry; null where it is not metered. */
+  dataBudget: z.object({ bytesMax: z.number(), bytesUsed: z.number(), resetsAt: z.number() }).nullable(),
+  /** Whether it takes messages from the broker, or waits for the other gateway of its site to fail. */
+  role: z.enum(['active', 'standby']),
 });
 export type GatewayReport = z.infer<typeof GatewayReport>;
 
 export const Hello = z.object({
   wireVersions: z.array(z.number().int()).min(1),
   logs: z.array(logIdText).max(1000),
+  /** One past the newest message on disk, per log: what lies below and is not settled is missing. */
+  ends: z.record(logIdText, z.number().int().positive()),
   report: GatewayReport,
 });
 export type Hello = z.input<typeof Hello>;

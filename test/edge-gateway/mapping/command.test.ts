@@ -8,7 +8,7 @@ import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { profileNames } from '../../../edge-gateway/mapping/mapping-file.ts';
 
-const command = fileURLToPath(new URL('../../../edge-gateway/mapping/command.ts', import.meta.url));
+const command = fileURLToPath(new URL('../../../edge-gateway/command.ts', import.meta.url));
 const page = readFileSync(new URL('../../../docs/mapping.md', import.meta.url), 'utf8');
 const folder = mkdtempSync(join(tmpdir(), 'holdfast-mapping-'));
 after(() => rmSync(folder, { recursive: true }));

@@ -15,18 +15,21 @@ const USAGE = `holdfast edge try-mapping --topic TOPIC (--payload TEXT | --file 
   --user-property NAME=VALUE one of its user properties; may be given several times
   --json                     prints JSON`;
 
-const [subcommand, ...args] = process.argv.slice(2);
-if (subcommand !== 'try-mapping') fail(USAGE);
-const { values: options } = parsed(args);
-const mapping = readMapping(options.mapping ?? process.env.HOLDFAST_MAPPING_FILE);
-const trial = tryMapping(mapping, readMessage());
-process.stdout.write(options.json ? `${JSON.stringify(trial, null, 2)}\n` : trialAsText(trial));
-process.exitCode = trial.setAside === null ? 0 : 1;
+/** @param args behind `try-mapping` */
+export function tryMappingCommand(args: readonly string[]): void {
+  const options = parsed(args);
+  const mapping = readMapping(options.mapping ?? process.env.HOLDFAST_MAPPING_FILE);
+  const trial = tryMapping(mapping, readMessage(options));
+  process.stdout.write(options.json ? `${JSON.stringify(trial, null, 2)}\n` : trialAsText(trial));
+  process.exitCode = trial.setAside === null ? 0 : 1;
+}
 
-function parsed(list: string[]) {
+type Options = ReturnType<typeof parsed>;
+
+function parsed(args: readonly string[]) {
   try {
     return parseArgs({
-      args: list,
+      args: [...args],
       options: {
         mapping: { type: 'string' },
         topic: { type: 'string' },
@@ -36,7 +39,7 @@ function parsed(list: string[]) {
         file: { type: 'string' },
         json: { type: 'boolean', default: false },
       },
-    });
+    }).values;
   } catch (error) {
     return fail(`${(error as Error).message}\n${USAGE}`);
   }
@@ -48,7 +51,7 @@ function readMapping(file: string | undefined): Mapping {
   return read.ok ? compileMapping(read.config) : fail(read.problems.join('\n'));
 }
 
-function readMessage(): MappedMessage {
+function readMessage(options: Options): MappedMessage {
   const { topic, payload, file, 'content-type': contentType, 'user-property': pairs } = options;
   if (topic === undefined || (payload === undefined) === (file === undefined)) fail(USAGE);
   const userProperties = pairs?.map((pair): [string, string] => {
