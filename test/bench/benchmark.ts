@@ -9,6 +9,8 @@ export interface BenchmarkOptions {
   readonly rounds: number | undefined;
   /** Per round. */
   readonly messages: number | undefined;
+  /** How long a trouble lasts, in benchmarks that make one. */
+  readonly minutes: number | undefined;
   /** Where to leave CPU profiles of Holdfast's own processes. */
   readonly profileDirectory: string | undefined;
   /** Run at the end, whatever happens. */

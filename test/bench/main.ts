@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- NAME [--json] [--rounds N] [--messages N] [--profile FOLDER]`: runs a benchmark on private servers in a
+ * `npm run bench -- NAME [--json] [--rounds N] [--messages N] [--minutes N] [--profile FOLDER]`: runs a benchmark on private servers in a
  * temporary folder. Prints tables for people and, as the last line, one line of JSON; with --json that line alone.
  */
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
@@ -8,10 +8,20 @@ import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { defaultCacheDirectory, findBinaries } from '../../deploy/local/find-servers.ts';
 import type { Benchmark } from './benchmark.ts';
+import { intake } from './intake.ts';
+import { neighbours } from './neighbours.ts';
+import { outage } from './outage.ts';
 import { pipeline } from './pipeline.ts';
+import { postgresAway } from './postgres-away.ts';
 import { newReleases } from './releases.ts';
 
-const benchmarks: Readonly<Record<string, Benchmark>> = { pipeline };
+const benchmarks: Readonly<Record<string, Benchmark>> = {
+  pipeline,
+  intake,
+  outage,
+  'postgres-away': postgresAway,
+  neighbours,
+};
 
 const startedAt = performance.now();
 const report = (line: string) =>
@@ -53,8 +63,8 @@ async function main(): Promise<number> {
 }
 
 function readArguments() {
-  const known = Object.entries(benchmarks).map(([name, { does }]) => `  ${name.padEnd(10)}${does}`);
-  const usage = `bench NAME [--json] [--rounds N] [--messages N] [--profile FOLDER]\n${known.join('\n')}`;
+  const known = Object.entries(benchmarks).map(([name, { does }]) => `  ${name.padEnd(14)}${does}`);
+  const usage = `bench NAME [--json] [--rounds N] [--messages N] [--minutes N] [--profile FOLDER]\n${known.join('\n')}`;
   let parsed: ReturnType<typeof parse>;
   try {
     parsed = parse();
@@ -66,9 +76,10 @@ function readArguments() {
   const benchmark = Object.hasOwn(benchmarks, name) ? benchmarks[name] : undefined;
   const rounds = count(values.rounds);
   const messages = count(values.messages);
-  if (!benchmark || rest.length > 0 || rounds === null || messages === null) return usage;
+  const minutes = count(values.minutes);
+  if (!benchmark || rest.length > 0 || rounds === null || messages === null || minutes === null) return usage;
   const profileDirectory = values.profile === undefined ? undefined : resolve(values.profile);
-  return { name, benchmark, json: values.json, rounds, messages, profileDirectory };
+  return { name, benchmark, json: values.json, rounds, messages, minutes, profileDirectory };
 }
 
 const parse = () =>
@@ -78,6 +89,7 @@ const parse = () =>
       json: { type: 'boolean', default: false },
       rounds: { type: 'string' },
       messages: { type: 'string' },
+      minutes: { type: 'string' },
       profile: { type: 'string' },
     },
   });

@@ -11,9 +11,9 @@
  *
  * Between two rounds one interval of the fleet is left out, so that rounds do not share a timestamp.
  */
-import { connect, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { parseArgs } from 'node:util';
-import mqttPacket from 'mqtt-packet';
+import { connectPlain, PACKET_IDS, publishFrame } from './plain-mqtt.ts';
 import { type FleetMessage, standardFleet } from './standard-fleet.ts';
 
 export type LoadCommand =
@@ -42,7 +42,6 @@ export interface Done {
 }
 
 const INTERVAL_MS = 1000;
-const PACKET_IDS = 65_535;
 
 interface Connection {
   readonly socket: Socket;
@@ -55,7 +54,6 @@ interface Connection {
   sent: number;
   acknowledged: number;
   blocked: boolean;
-  partial: Buffer;
 }
 
 const { values: options } = parseArgs({
@@ -143,25 +141,6 @@ function prepare(messages: number): Prepared {
 const connectionOf = (message: FleetMessage) =>
   Math.floor(Number(message.device.slice('dev-'.length)) / brokers.length) % connectionsPerSite;
 
-/** PUBLISH of MQTT 5, QoS 1, without properties. */
-function publishFrame({ topic, payload }: FleetMessage, packetId: number): Buffer {
-  const remaining = 2 + topic.length + 2 + 1 + payload.length;
-  const lengthBytes = remaining < 128 ? 1 : 2;
-  const frame = Buffer.allocUnsafe(1 + lengthBytes + remaining);
-  let offset = frame.writeUInt8(0x32, 0);
-  if (lengthBytes === 1) offset = frame.writeUInt8(remaining, offset);
-  else {
-    offset = frame.writeUInt8((remaining & 127) | 128, offset);
-    offset = frame.writeUInt8(remaining >> 7, offset);
-  }
-  offset = frame.writeUInt16BE(topic.length, offset);
-  offset += frame.write(topic, offset, 'latin1');
-  offset = frame.writeUInt16BE(packetId, offset);
-  offset = frame.writeUInt8(0, offset);
-  frame.write(payload, offset, 'latin1');
-  return frame;
-}
-
 function pump(connection: Connection): void {
   if (connection.blocked) return;
   const { places, ends, sent } = connection;
@@ -176,21 +155,7 @@ function pump(connection: Connection): void {
   connection.blocked = !flushed;
 }
 
-function onData(connection: Connection, chunk: Buffer): void {
-  const bytes = connection.partial.length === 0 ? chunk : Buffer.concat([connection.partial, chunk]);
-  let offset = 0;
-  let acks = 0;
-  // Every packet we get has a length below 128: PUBACK of 4 bytes, or 5 and 6 with a reason.
-  while (offset + 2 <= bytes.length) {
-    const length = bytes[offset + 1]!;
-    if (offset + 2 + length > bytes.length) break;
-    if (bytes[offset] !== 0x40) fail(`the broker sent a packet of type ${bytes[offset]! >> 4}`);
-    const reason = length > 2 ? bytes[offset + 4]! : 0;
-    if (reason >= 0x80) fail(`the broker refused a message with reason ${reason}`);
-    acks++;
-    offset += 2 + length;
-  }
-  connection.partial = bytes.subarray(offset);
+function onAcks(connection: Connection, acks: number): void {
   connection.acknowledged += acks;
   acknowledged += acks;
   pump(connection);
@@ -205,52 +170,20 @@ function finish(): void {
 }
 
 async function open(url: string, clientId: string): Promise<Connection> {
-  const { hostname, port, username, password } = new URL(url);
-  const socket = connect(Number(port), hostname);
-  socket.setNoDelay(true);
-  socket.on('error', error => fail(`the broker at ${hostname}:${port}: ${error.message}`));
-  socket.on('close', () => fail(`the broker at ${hostname}:${port} closed the connection`));
-  const parser = mqttPacket.parser({ protocolVersion: 5 });
-  const connack = await new Promise<mqttPacket.IConnackPacket>(resolve => {
-    parser.on('packet', packet => {
-      if (packet.cmd === 'connack') resolve(packet);
-    });
-    socket.on('data', chunk => parser.parse(chunk));
-    socket.write(
-      mqttPacket.generate({
-        cmd: 'connect',
-        protocolId: 'MQTT',
-        protocolVersion: 5,
-        clientId,
-        clean: true,
-        keepalive: 0,
-        username: decodeURIComponent(username),
-        password: Buffer.from(decodeURIComponent(password)),
-      }),
-    );
-  });
-  if (connack.reasonCode !== 0) fail(`the broker refused the connection: ${connack.reasonCode}`);
-  socket.removeAllListeners('data');
-  const window = Math.min(Number(options.window), connack.properties?.receiveMaximum ?? PACKET_IDS);
-  const nothing = { frames: Buffer.alloc(0), ends: new Uint32Array(), places: new Uint32Array() };
+  const opened = await connectPlain(url, clientId, acks => onAcks(connection, acks));
   const connection: Connection = {
-    socket,
-    window,
-    ...nothing,
+    socket: opened.socket,
+    window: Math.min(Number(options.window), opened.receiveMaximum),
+    frames: Buffer.alloc(0),
+    ends: new Uint32Array(),
+    places: new Uint32Array(),
     sent: 0,
     acknowledged: 0,
     blocked: false,
-    partial: Buffer.alloc(0),
   };
-  socket.on('data', chunk => onData(connection, chunk));
-  socket.on('drain', () => {
+  opened.socket.on('drain', () => {
     connection.blocked = false;
     pump(connection);
   });
   return connection;
-}
-
-function fail(reason: string): never {
-  console.error(reason);
-  process.exit(1);
 }
