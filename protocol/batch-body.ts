@@ -1,5 +1,5 @@
 /**
- * The content of a readings batch: one msgpack array of
+ * The content of a readings batch, and of the rows that a thinned batch keeps: one msgpack array of
  *
  *   [device prefixes, metric names, distinct strings per string column, messages set aside, columns (bytes)]
  *
@@ -102,7 +102,7 @@ export function decodeBody(
   const types = readIntegers(input, metricNames.length);
   const devices = readNames(input, deviceCount, prefixes);
   if (rowCount > 0 && (deviceCount === 0 || shapeCount === 0)) throw new MalformedError('rows of nothing');
-  const { rows, previous } = readRows(input, rowCount, deviceCount, shapeCount);
+  const { rows, previous } = readRows(input, rowCount, deviceCount, shapeCount, count);
 
   const lengths = columnLengths(rows.shape, shapes, metricNames.length);
   if (!lengths) throw new MalformedError('more readings than a batch can hold');
@@ -155,8 +155,14 @@ function writeRows(rows: Rows, deviceCount: number): Int32Array {
   return previous;
 }
 
-function readRows(input: BitReader, length: number, deviceCount: number, shapeCount: number) {
-  const sequenceOffset = Uint32Array.from(readBelow(input, length, limits.batchMessagesMax, null));
+function readRows(
+  input: BitReader,
+  length: number,
+  deviceCount: number,
+  shapeCount: number,
+  sequenceCount: number,
+) {
+  const sequenceOffset = Uint32Array.from(readBelow(input, length, sequenceCount, null));
   const element = Uint16Array.from(readBelow(input, length, limits.elementsPerMessageMax, null));
   const device = readRecency(input, length, deviceCount);
   const previous = previousRows(device, deviceCount);
@@ -199,7 +205,7 @@ function writeWholes(values: Float64Array, previous: Int32Array | null = null): 
 }
 
 /** @throws MalformedError unless 0 ≤ value < bound for all. */
-function readBelow(
+export function readBelow(
   input: BitReader,
   length: number,
   bound: number,
@@ -253,12 +259,12 @@ function numberOf(part: Plain | undefined): number {
   return part;
 }
 
-function bytesOf(part: Plain | undefined): Uint8Array {
+export function bytesOf(part: Plain | undefined): Uint8Array {
   if (!(part instanceof Uint8Array)) throw new MalformedError('a part that is not bytes');
   return part;
 }
 
-const textsOf = (part: Plain | undefined): string[] => arrayOf(part).map(textOf);
+export const textsOf = (part: Plain | undefined): string[] => arrayOf(part).map(textOf);
 
 function setAsideOf(part: Plain): SetAside {
   const [sequenceOffset, reason, topic, receivedAt, payloadBytes, payload] = arrayOf(part);

@@ -1,6 +1,6 @@
 /**
- * Batches on the wire. A header of fixed size that can be read without inflating, then the body (`batch-body.ts`;
- * of a lost batch, msgpack of [reason]), compressed if that makes it smaller. Numbers are little-endian.
+ * Batches on the wire. A header of fixed size that can be read without inflating, then the body (`batch-body.ts`,
+ * `thinned-body.ts`; of a lost batch, msgpack of [reason]), compressed if that makes it smaller. Numbers are little-endian.
  *
  *   at  bytes
  *    0   1     version
@@ -35,12 +35,13 @@ import { MalformedError } from './bit-stream.ts';
 import type { LogId } from './ids.ts';
 import { limits } from './limits.ts';
 import { packPlain, unpackPlain } from './plain-msgpack.ts';
+import { decodeThinnedBody, encodeThinnedBody } from './thinned-body.ts';
 
 export const WIRE_VERSION = 1;
 
 const compressions = ['none', 'deflate', 'zstd'] as const;
 export type Compression = (typeof compressions)[number];
-const settlements = ['raw', 'lost'] as const;
+const settlements = ['raw', 'lost', 'thinned'] as const satisfies readonly Batch['settlement'][];
 
 const HEADER_BYTES = 37;
 const At = { version: 0, checksum: 1, covered: 5, compression: 5, settlement: 6, logId: 7 } as const;
@@ -67,15 +68,25 @@ export type DecodeOutcome =
  *   a bug of the caller
  */
 export function encodeBatch(batch: Batch, options: { compression?: Compression } = {}): Buffer {
+  const bytes = encodeBatchWithin(batch, options);
+  if (!bytes) throw new RangeError(`a batch of ${batch.count} messages comes out over the limit`);
+  return bytes;
+}
+
+/**
+ * The same, for who can do with fewer messages.
+ * @returns null when the batch comes out over `limits.batchWireBytesMax`, or `limits.batchInflatedBytesMax` when inflated
+ * @throws RangeError when the batch breaks a rule of `batch-rules.ts`: a bug of the caller
+ */
+export function encodeBatchWithin(batch: Batch, options: { compression?: Compression } = {}): Buffer | null {
   const fault = batchFault(batch);
   if (fault) throw new RangeError(`not a batch: ${fault}`);
-  const body = batch.settlement === 'raw' ? encodeBody(batch) : packPlain([batch.reason]);
+  const body = bodyOf(batch);
+  if (body.length > limits.batchInflatedBytesMax) return null;
   const { compression, packed } = compress(body, options.compression ?? 'zstd');
+  if (HEADER_BYTES + packed.length > limits.batchWireBytesMax) return null;
 
   const bytes = Buffer.allocUnsafe(HEADER_BYTES + packed.length);
-  if (body.length > limits.batchInflatedBytesMax || bytes.length > limits.batchWireBytesMax) {
-    throw new RangeError(`a batch of ${bytes.length} bytes, ${body.length} inflated, is over the limit`);
-  }
   bytes[At.version] = WIRE_VERSION;
   bytes[At.compression] = compressions.indexOf(compression);
   bytes[At.settlement] = settlements.indexOf(batch.settlement);
@@ -122,16 +133,41 @@ export function decodeBatch(input: Uint8Array): DecodeOutcome {
   const body = inflate(bytes);
   if (!body) return poison('the body does not inflate to the length it states');
   try {
-    const batch: Batch =
-      settlement === 'raw'
-        ? decodeBody(body, logId, firstSequence, count)
-        : { settlement, logId, firstSequence, count, reason: reasonOf(body) };
+    const batch = batchOf(settlement, body, logId, firstSequence, count);
     const fault = batchFault(batch);
     return fault ? poison(fault) : { outcome: 'batch', batch };
   } catch (error) {
     if (error instanceof MalformedError) return poison(error.message);
     // No input is known to lead here; if one does, the batch is set aside like any other and all else goes on (H).
     return poison(`the decoder failed: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+function bodyOf(batch: Batch): Buffer {
+  switch (batch.settlement) {
+    case 'raw':
+      return encodeBody(batch);
+    case 'lost':
+      return packPlain([batch.reason]);
+    case 'thinned':
+      return encodeThinnedBody(batch);
+  }
+}
+
+function batchOf(
+  settlement: Batch['settlement'],
+  body: Buffer,
+  logId: LogId,
+  firstSequence: number,
+  count: number,
+): Batch {
+  switch (settlement) {
+    case 'raw':
+      return decodeBody(body, logId, firstSequence, count);
+    case 'lost':
+      return { settlement, logId, firstSequence, count, reason: reasonOf(body) };
+    case 'thinned':
+      return decodeThinnedBody(body, logId, firstSequence, count);
   }
 }
 

@@ -2,8 +2,8 @@
  * What every batch must be, in one place: the encoder refuses to write another (a bug in the gateway), the decoder
  * to return one (invariants F, H). It holds what the types cannot say.
  */
-import type { Batch, ReadingsBatch } from './batch.ts';
-import { kinds, RowFlag } from './batch.ts';
+import type { Batch, ReadingsBatch, Summaries, ThinnedBatch } from './batch.ts';
+import { kinds, RowFlag, thinningIntervalsMs } from './batch.ts';
 import { isDeviceId, isLogId } from './ids.ts';
 import { limits } from './limits.ts';
 
@@ -16,8 +16,12 @@ export const batchBounds = {
   devicesMax: limits.batchRowsMax,
   shapesMax: limits.batchRowsMax,
   setAsideMax: limits.batchRowsMax,
-  /** Sequences that one batch may declare lost. */
+  /** Sequences that one batch may declare lost, or have thinned. */
   lostMax: 2 ** 32 - 1,
+  /** Summaries of one thinned batch, and metrics they are about. */
+  summariesMax: 64 * 1024,
+  /** Intervals begin in 1970 or later and before this (the year 2248); readings of other times are not thinned. */
+  summaryTimeMax: 2 ** 43,
   sequenceMax: 2 ** 48 - 1,
   reasonBytesMax: 1024,
   /** What MQTT allows; a topic may be set aside for being too long. */
@@ -30,11 +34,67 @@ const KNOWN_FLAGS = RowFlag.ownTimestamp;
 export function batchFault(batch: Batch): string | null {
   const { logId, firstSequence, count } = batch;
   if (!isLogId(logId)) return 'the log id is not one';
-  const countMax = batch.settlement === 'lost' ? batchBounds.lostMax : limits.batchMessagesMax;
+  const countMax = batch.settlement === 'raw' ? limits.batchMessagesMax : batchBounds.lostMax;
   if (!isWithin(count, 1, countMax)) return `a count of ${count}`;
   if (!isWithin(firstSequence, 0, batchBounds.sequenceMax)) return `a first sequence of ${firstSequence}`;
-  if (batch.settlement === 'lost') return textFault('reason', batch.reason, batchBounds.reasonBytesMax);
-  return dictionaryFault(batch) ?? rowsFault(batch) ?? columnsFault(batch) ?? setAsideFault(batch);
+  switch (batch.settlement) {
+    case 'raw':
+      return readingsFault(batch);
+    case 'lost':
+      return textFault('reason', batch.reason, batchBounds.reasonBytesMax);
+    case 'thinned':
+      return thinnedFault(batch);
+  }
+}
+
+/** All but log, first sequence and count. */
+const readingsFault = (batch: ReadingsBatch): string | null =>
+  dictionaryFault(batch) ?? rowsFault(batch) ?? columnsFault(batch) ?? setAsideFault(batch);
+
+function thinnedFault(batch: ThinnedBatch): string | null {
+  const { logId, firstSequence, count, intervalMs, receivedFrom, receivedTo, summaries, kept } = batch;
+  if (!thinningIntervalsMs.some(known => known === intervalMs)) return `an interval of ${intervalMs} ms`;
+  if (!Number.isFinite(receivedFrom) || !Number.isFinite(receivedTo)) return 'a time that is not finite';
+  if (receivedFrom > receivedTo) return 'a run that ends before it begins';
+  if (kept.settlement !== 'raw' || kept.logId !== logId) return 'kept rows of another log';
+  if (kept.firstSequence !== firstSequence || kept.count !== count) return 'kept rows of another run';
+  return summaryNamesFault(summaries) ?? summariesFault(summaries, intervalMs) ?? readingsFault(kept);
+}
+
+function summaryNamesFault({ devices, metrics }: Summaries): string | null {
+  if (metrics.length > batchBounds.summariesMax) return `${metrics.length} metrics`;
+  for (const name of metrics) {
+    const fault = textFault('metric name', name, limits.metricNameBytesMax);
+    if (fault) return fault;
+  }
+  if (new Set(metrics).size !== metrics.length) return 'a metric that is named twice';
+  return devicesFault(devices);
+}
+
+/** Their order is (metric, device, from), so that none can come twice. */
+function summariesFault(summaries: Summaries, intervalMs: number): string | null {
+  const { length, devices, metrics, device, metric, from, minimum, maximum, mean, count } = summaries;
+  if (!isWithin(length, 0, batchBounds.summariesMax)) return `${length} summaries`;
+  for (const column of [device, metric, from, minimum, maximum, mean, count]) {
+    if (column.length !== length) return `a column of ${column.length} for ${length} summaries`;
+  }
+  for (let i = 0; i < length; i++) {
+    if (metric[i]! >= metrics.length) return 'a summary without its metric';
+    if (device[i]! >= devices.length) return 'a summary without its device';
+    if (!isWithin(from[i]!, 0, batchBounds.summaryTimeMax - 1) || from[i]! % intervalMs !== 0) {
+      return `an interval that begins at ${from[i]}`;
+    }
+    const step =
+      i === 0 ? 1 : metric[i]! - metric[i - 1]! || device[i]! - device[i - 1]! || from[i]! - from[i - 1]!;
+    if (step <= 0) return 'summaries out of the order of metric, device and interval';
+    if (count[i]! < 1) return 'a summary of no readings';
+    if (!Number.isFinite(minimum[i]) || !Number.isFinite(maximum[i])) return 'an extreme that is not finite';
+    // Also false for a mean that is not a number.
+    if (!(minimum[i]! <= mean[i]! && mean[i]! <= maximum[i]!))
+      return 'a mean that is not within its extremes';
+    if (count[i] === 1 && minimum[i] !== maximum[i]) return 'two extremes of one reading';
+  }
+  return null;
 }
 
 const isWithin = (value: number, min: number, max: number): boolean =>
@@ -45,13 +105,18 @@ function textFault(what: string, text: string, bytesMax: number): string | null 
   return text.isWellFormed() ? null : `a ${what} that is not well-formed Unicode`;
 }
 
+function devicesFault(devices: readonly string[]): string | null {
+  if (devices.length > batchBounds.devicesMax) return `${devices.length} devices`;
+  if (!devices.every(isDeviceId)) return 'a device name that breaks the rule';
+  return new Set(devices).size === devices.length ? null : 'a device that is named twice';
+}
+
 function dictionaryFault(batch: ReadingsBatch): string | null {
   const { devices, metrics, shapes } = batch;
-  if (devices.length > batchBounds.devicesMax) return `${devices.length} devices`;
   if (metrics.length > batchBounds.metricsMax) return `${metrics.length} metric columns`;
   if (shapes.length > batchBounds.shapesMax) return `${shapes.length} shapes`;
-  if (!devices.every(isDeviceId)) return 'a device name that breaks the rule';
-  if (new Set(devices).size !== devices.length) return 'a device that is named twice';
+  const fault = devicesFault(devices);
+  if (fault) return fault;
 
   const columns = new Set<string>();
   for (const { name, type } of metrics) {

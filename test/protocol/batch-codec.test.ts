@@ -1,11 +1,20 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { Batch, ReadingsBatch } from '../../protocol/batch.ts';
-import { type Compression, decodeBatch, encodeBatch } from '../../protocol/batch-codec.ts';
+import type { Batch, ReadingsBatch, Summaries, ThinnedBatch } from '../../protocol/batch.ts';
+import { type Compression, decodeBatch, encodeBatch, encodeBatchWithin } from '../../protocol/batch-codec.ts';
+import { batchBounds } from '../../protocol/batch-rules.ts';
 import { limits } from '../../protocol/limits.ts';
 import { gzipBytes, standardFleet } from '../bench/standard-fleet.ts';
-import { anyBatch, anyFloat64, batchOfMessages, messageOf, type SampleMessage } from './sample-batches.ts';
+import {
+  anyBatch,
+  anyFloat64,
+  batchOfMessages,
+  messageOf,
+  type SampleMessage,
+  thinnedAround,
+  thinnedBatch,
+} from './sample-batches.ts';
 
 const compressions: Compression[] = ['none', 'deflate', 'zstd'];
 
@@ -31,6 +40,10 @@ test('any batch comes back as it was', () => {
     }),
     { numRuns: 400 },
   );
+});
+
+test('any thinned batch comes back as it was', () => {
+  fc.assert(fc.property(thinnedBatch, fc.constantFrom(...compressions), assertRoundTrip), { numRuns: 400 });
 });
 
 test('any column of float64 comes back bit for bit', () => {
@@ -150,6 +163,92 @@ test('an encoder refuses a batch that breaks a rule', () => {
   ];
   for (const [reason, batch] of bad)
     assert.throws(() => encodeBatch(batch), { name: 'RangeError', message: reason });
+});
+
+const summaryOf = (device: string, metric: string, from: number) =>
+  ({ device, metric, from, minimum: 1, mean: 2, maximum: 3, count: 4 }) as const;
+
+test('the largest thinned batch comes back', () => {
+  const devices = 1024;
+  const entries = Array.from({ length: batchBounds.summariesMax }, (_, i) => ({
+    ...summaryOf(`d${i % devices}`, `m${i >> 12}`, 60_000 * ((i >> 10) % 4)),
+    minimum: Math.fround(Math.sin(i)),
+    mean: 1,
+    maximum: 1 + (i % 100) / 10,
+  }));
+  const rows = Array.from({ length: limits.batchRowsMax }, (_, i) => ({
+    device: `${i}`,
+    receivedAt: i,
+    elements: [{ values: new Map([['a', i]]) }],
+  }));
+  const kept = batchOfMessages(rows);
+  assert.ok(kept.count > limits.batchMessagesMax);
+  assertRoundTrip(thinnedAround(kept, entries, { count: batchBounds.lostMax }));
+});
+
+test('a thinned batch that comes out over the limit is refused, as a value where that is asked for', () => {
+  const noise = Array.from({ length: batchBounds.summariesMax }, (_, i) => Math.abs((Math.sin(i) * 1e5) % 1));
+  const entries = noise.map((value, i) => ({
+    ...summaryOf(`d${i % 1024}`, `m${i >> 10}`, 0),
+    minimum: value - noise[(i * 7) % noise.length]! - 1,
+    mean: value,
+    maximum: value + noise[(i * 11) % noise.length]! + 1,
+  }));
+  const batch = thinnedAround(batchOfMessages([]), entries);
+  assert.equal(encodeBatchWithin(batch), null);
+  assert.throws(() => encodeBatch(batch), { name: 'RangeError', message: /over the limit/ });
+});
+
+test('an encoder refuses a thinned batch that breaks a rule', () => {
+  const good = thinnedAround(oneMetric([1, 2, 3]), [
+    summaryOf('a', 'x', 60_000),
+    summaryOf('a', 'x', 120_000),
+    summaryOf('b', 'y', 60_000),
+  ]);
+  assertRoundTrip(good);
+  const summaries = (change: Partial<Summaries>): Batch => ({
+    ...good,
+    summaries: { ...good.summaries, ...change },
+  });
+  const kept = (change: Partial<ReadingsBatch>): Batch => ({ ...good, kept: { ...good.kept, ...change } });
+  const bad: [RegExp, Batch][] = [
+    [/count of/, { ...good, count: 2 ** 32 }],
+    [/interval of/, { ...good, intervalMs: 30_000 }],
+    [/not finite/, { ...good, receivedTo: Number.POSITIVE_INFINITY }],
+    [/before it begins/, { ...good, receivedFrom: 1 }],
+    [/another log/, kept({ logId: 'f'.repeat(32) as ReadingsBatch['logId'] })],
+    [/another run/, kept({ firstSequence: 1 })],
+    [/another run/, kept({ count: 2 })],
+    [/another run/, { ...good, count: 4 }],
+    [/named twice/, kept({ devices: ['a', 'a'] })],
+    [/another log/, { ...good, kept: { ...good, settlement: 'thinned' } as never }],
+    [/metric that is named twice/, summaries({ metrics: ['x', 'x'] })],
+    [/metric name/, summaries({ metrics: ['x', 'y'.repeat(129)] })],
+    [/device that is named twice/, summaries({ devices: ['a', 'a'] })],
+    [/breaks the rule/, summaries({ devices: ['a', ''] })],
+    [/without its metric/, summaries({ metrics: ['x'] })],
+    [/without its device/, summaries({ devices: ['a'] })],
+    [/a column of 3 for 2/, summaries({ length: 2 })],
+    [/a column of 2 for 3/, summaries({ mean: new Float64Array(2) })],
+    [/65537 summaries/, summaries({ length: 65_537 })],
+    [/begins at/, summaries({ from: Float64Array.of(60_000, 120_001, 60_000) })],
+    [/begins at/, summaries({ from: Float64Array.of(-60_000, 120_000, 60_000) })],
+    [/begins at/, summaries({ from: Float64Array.of(60_000, 60_000 * 2 ** 28, 60_000) })],
+    [/begins at/, summaries({ from: Float64Array.of(60_000, Number.NaN, 60_000) })],
+    [/out of the order/, summaries({ from: Float64Array.of(60_000, 60_000, 60_000) })],
+    [/out of the order/, summaries({ from: Float64Array.of(120_000, 60_000, 60_000) })],
+    [/out of the order/, summaries({ metric: Uint32Array.of(1, 0, 0), device: Uint32Array.of(0, 0, 0) })],
+    [/no readings/, summaries({ count: Uint32Array.of(4, 0, 4) })],
+    [/two extremes of one/, summaries({ count: Uint32Array.of(4, 1, 4) })],
+    [/not finite/, summaries({ minimum: Float64Array.of(1, Number.NEGATIVE_INFINITY, 1) })],
+    [/not finite/, summaries({ maximum: Float64Array.of(3, Number.NaN, 3) })],
+    [/within its extremes/, summaries({ mean: Float64Array.of(2, 3.1, 2) })],
+    [/within its extremes/, summaries({ mean: Float64Array.of(2, 0.9, 2) })],
+    [/within its extremes/, summaries({ mean: Float64Array.of(2, Number.NaN, 2) })],
+  ];
+  for (const [reason, batch] of bad) {
+    assert.throws(() => encodeBatch(batch as ThinnedBatch), { name: 'RangeError', message: reason });
+  }
 });
 
 test('the standard fleet stays within its bytes per reading', t => {

@@ -1,6 +1,6 @@
 /** What a decoded batch must be, written apart from `protocol/batch-rules.ts` so that an error there shows. */
 import assert from 'node:assert/strict';
-import type { Batch } from '../../protocol/batch.ts';
+import type { Batch, ReadingsBatch, ThinnedBatch } from '../../protocol/batch.ts';
 import { limits } from '../../protocol/limits.ts';
 
 export function checkBatch(batch: Batch): void {
@@ -12,7 +12,49 @@ export function checkBatch(batch: Batch): void {
     assert.ok(batch.reason.isWellFormed());
     return;
   }
+  if (batch.settlement === 'thinned') {
+    checkThinned(batch);
+    return;
+  }
   assert.ok(batch.count <= limits.batchMessagesMax);
+  checkReadings(batch);
+}
+
+function checkThinned({ logId, firstSequence, count, kept, ...batch }: ThinnedBatch): void {
+  assert.deepEqual(
+    [kept.settlement, kept.logId, kept.firstSequence, kept.count],
+    ['raw', logId, firstSequence, count],
+  );
+  assert.ok(count < 2 ** 32);
+  assert.ok([60_000, 600_000, 3_600_000, 86_400_000].includes(batch.intervalMs));
+  assert.ok(batch.receivedFrom <= batch.receivedTo);
+  assert.ok(Number.isFinite(batch.receivedFrom) && Number.isFinite(batch.receivedTo));
+  const { length, devices, metrics, ...columns } = batch.summaries;
+  assert.ok(length <= 65_536);
+  assert.equal(new Set(devices).size, devices.length);
+  for (const device of devices) assert.match(device, /^[A-Za-z0-9_.:-]{1,128}$/);
+  assert.equal(new Set(metrics).size, metrics.length);
+  for (const name of metrics) {
+    assert.ok(name.isWellFormed() && Buffer.byteLength(name) <= limits.metricNameBytesMax);
+  }
+  for (const column of Object.values(columns)) assert.equal(column.length, length);
+  const seen = new Set<string>();
+  for (let i = 0; i < length; i++) {
+    const [minimum, maximum] = [columns.minimum[i]!, columns.maximum[i]!];
+    const from = columns.from[i]!;
+    const key = `${columns.device[i]} ${columns.metric[i]} ${from}`;
+    assert.ok(!seen.has(key), 'one summary per device, metric and interval');
+    seen.add(key);
+    assert.ok(columns.device[i]! < devices.length && columns.metric[i]! < metrics.length);
+    assert.ok(Number.isSafeInteger(from / batch.intervalMs) && from >= 0 && from < 2 ** 43);
+    assert.ok(Number.isFinite(minimum) && Number.isFinite(maximum));
+    assert.ok(columns.mean[i]! >= minimum && columns.mean[i]! <= maximum);
+    assert.ok(columns.count[i]! >= 1);
+  }
+  checkReadings(kept);
+}
+
+function checkReadings(batch: ReadingsBatch): void {
   const { devices, metrics, shapes, rows, setAside } = batch;
   assert.ok(rows.length <= limits.batchRowsMax);
   assert.equal(new Set(devices).size, devices.length);

@@ -5,7 +5,13 @@
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import type { Batch, Value } from '../../protocol/batch.ts';
 import { encodeBatch } from '../../protocol/batch-codec.ts';
-import { batchOfMessages, SAMPLE_LOG_ID, type SampleMessage } from './sample-batches.ts';
+import {
+  batchOfMessages,
+  SAMPLE_LOG_ID,
+  type SampleMessage,
+  type SampleSummary,
+  thinnedAround,
+} from './sample-batches.ts';
 
 const START_MS = 1_700_000_000_000;
 const entries = (values: Record<string, Value>) => new Map(Object.entries(values));
@@ -69,6 +75,44 @@ function mixed(): SampleMessage[] {
   ];
 }
 
+/** Metrics that share their cells, ones that do not, means that are decimals, and ones that are not. */
+function summaries(): SampleSummary[] {
+  const random = pseudoRandom();
+  const below = (bound: number): number => random.next().value % bound;
+  const from = 1_699_999_800_000;
+  const entries = Array.from({ length: 60 }, (_, i) => {
+    const cell = { device: `dev-${String(i % 20).padStart(4, '0')}`, from: from + (i % 3) * 600_000 };
+    const low = 2000 + (i % 20) * 7 + below(9);
+    const wave = below(2 ** 31) / 3;
+    return [
+      {
+        ...cell,
+        metric: 'temperature',
+        minimum: low / 100,
+        mean: low / 100 + 0.125,
+        maximum: low / 100 + 0.25,
+        count: 600,
+      },
+      { ...cell, metric: 'on', minimum: 0, mean: below(1000) / 1000, maximum: 1, count: 600 },
+      { ...cell, metric: 'wave', minimum: -wave, mean: wave / 7, maximum: wave, count: 599 - below(3) },
+    ];
+  }).flat();
+  const once = { device: 'a:b.c', minimum: -0, mean: -0, maximum: -0, count: 1 };
+  return [
+    ...entries,
+    { ...once, metric: 'ünïcode 🌡', from: 0 },
+    {
+      ...once,
+      metric: 'huge',
+      from,
+      minimum: -1.7976931348623157e308,
+      mean: 5e-324,
+      maximum: 1.5e308,
+      count: 2 ** 32 - 1,
+    },
+  ];
+}
+
 export const goldenBatches: Readonly<Record<string, Batch>> = {
   'v1-fleet': batchOfMessages(fleet()),
   'v1-mixed': batchOfMessages(mixed(), [
@@ -81,6 +125,13 @@ export const goldenBatches: Readonly<Record<string, Batch>> = {
       payload: Uint8Array.of(123, 34, 0, 255),
     },
   ]),
+  'v1-thinned': thinnedAround(batchOfMessages(mixed()), summaries(), {
+    intervalMs: 600_000,
+    receivedFrom: START_MS - 0.5,
+    receivedTo: START_MS + 1_800_000,
+    count: 2 ** 20,
+  }),
+  'v1-thinned-bare': thinnedAround(batchOfMessages([]), [], { intervalMs: 86_400_000, count: 2 ** 32 - 1 }),
   'v1-lost': {
     settlement: 'lost',
     logId: SAMPLE_LOG_ID,

@@ -9,7 +9,7 @@ import { batchBounds } from '../../protocol/batch-rules.ts';
 import { BitWriter } from '../../protocol/bit-stream.ts';
 import { limits } from '../../protocol/limits.ts';
 import { checkBatch } from './check-batch.ts';
-import { anyBatch, batchOfMessages, SAMPLE_LOG_ID } from './sample-batches.ts';
+import { anyBatch, batchOfMessages, SAMPLE_LOG_ID, thinnedAround } from './sample-batches.ts';
 
 const HEADER_BYTES = 37;
 
@@ -77,47 +77,65 @@ const sample = batchOfMessages(
   ],
 );
 
+const thinnedSample = thinnedAround(
+  sample,
+  Array.from({ length: 24 }, (_, i) => ({
+    device: `dev-${i % 5}`,
+    metric: i % 2 ? 'temperature' : 'noise',
+    from: 1_700_000_040_000 + Math.floor(i / 10) * 60_000,
+    minimum: 20 + i / 10,
+    maximum: 21 + i / 7,
+    mean: 20.5 + i / 10,
+    count: 60 + (i % 3),
+  })),
+  { receivedFrom: 1_700_000_000_000, receivedTo: 1_700_000_300_000, count: 2 ** 30 },
+);
+
 test('random bytes are harmless', () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 200 }), bytes => assertHarmless(bytes)),
     { numRuns: 2000 },
   );
   fc.assert(
-    fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(3), (body, compression) => {
-      assertHarmless(sealedBody(body, { compression }));
-    }),
+    fc.property(fc.uint8Array({ maxLength: 200 }), fc.nat(3), fc.nat(3), (body, compression, settlement) =>
+      assertHarmless(sealedBody(body, { compression, settlement })),
+    ),
     { numRuns: 2000 },
   );
 });
 
-test('every truncation is found corrupt', () => {
-  const bytes = encodeBatch(sample);
-  for (let length = 0; length < bytes.length; length++) {
-    assert.equal(decodeBatch(bytes.subarray(0, length)).outcome, 'corrupt', `${length} bytes`);
-  }
-});
+for (const batch of [sample, thinnedSample]) {
+  const { settlement } = batch;
 
-test('every flipped bit is found corrupt', () => {
-  const bytes = encodeBatch(sample);
-  for (let bit = 0; bit < bytes.length * 8; bit++) {
-    bytes[bit >> 3]! ^= 1 << (bit & 7);
-    assert.equal(decodeBatch(bytes).outcome, 'corrupt', `bit ${bit}`);
-    bytes[bit >> 3]! ^= 1 << (bit & 7);
-  }
-  assert.deepStrictEqual(decodeBatch(bytes), { outcome: 'batch', batch: sample });
-});
+  test(`every truncation of a ${settlement} batch is found corrupt`, () => {
+    const bytes = encodeBatch(batch);
+    for (let length = 0; length < bytes.length; length++) {
+      assert.equal(decodeBatch(bytes.subarray(0, length)).outcome, 'corrupt', `${length} bytes`);
+    }
+  });
 
-test('every flipped bit and truncation under a right checksum is harmless', () => {
-  const bytes = encodeBatch(sample, { compression: 'none' });
-  for (let bit = 5 * 8; bit < bytes.length * 8; bit++) {
-    const changed = Buffer.from(bytes);
-    changed[bit >> 3]! ^= 1 << (bit & 7);
-    assertHarmless(seal(changed));
-  }
-  for (let length = HEADER_BYTES; length < bytes.length; length++) {
-    assertHarmless(sealedBody(bytes.subarray(HEADER_BYTES, length)));
-  }
-});
+  test(`every flipped bit of a ${settlement} batch is found corrupt`, () => {
+    const bytes = encodeBatch(batch);
+    for (let bit = 0; bit < bytes.length * 8; bit++) {
+      bytes[bit >> 3]! ^= 1 << (bit & 7);
+      assert.equal(decodeBatch(bytes).outcome, 'corrupt', `bit ${bit}`);
+      bytes[bit >> 3]! ^= 1 << (bit & 7);
+    }
+    assert.deepStrictEqual(decodeBatch(bytes), { outcome: 'batch', batch });
+  });
+
+  test(`every flipped bit and truncation of a ${settlement} batch under a right checksum is harmless`, () => {
+    const bytes = encodeBatch(batch, { compression: 'none' });
+    for (let bit = 5 * 8; bit < bytes.length * 8; bit++) {
+      const changed = Buffer.from(bytes);
+      changed[bit >> 3]! ^= 1 << (bit & 7);
+      assertHarmless(seal(changed));
+    }
+    for (let length = HEADER_BYTES; length < bytes.length; length++) {
+      assertHarmless(sealedBody(bytes.subarray(HEADER_BYTES, length), { settlement: bytes[6]! }));
+    }
+  });
+}
 
 test('any change of any batch under a right checksum is harmless', () => {
   const change = fc.tuple(fc.nat(), fc.nat(255));
@@ -138,7 +156,7 @@ test('a version not known is refused, not poisoned', () => {
 });
 
 test('an impossible header is corrupt', () => {
-  assert.equal(decodeBatch(sealedBody(Buffer.alloc(8), { settlement: 2 })).outcome, 'corrupt');
+  assert.equal(decodeBatch(sealedBody(Buffer.alloc(8), { settlement: 3 })).outcome, 'corrupt');
   assert.equal(decodeBatch(sealedBody(Buffer.alloc(8), { count: 0 })).outcome, 'corrupt');
   assert.equal(
     decodeBatch(sealedBody(Buffer.alloc(8), { count: limits.batchMessagesMax + 1 })).outcome,
@@ -173,7 +191,10 @@ test('msgpack that is more than plain arrays, strings, numbers and bytes is pois
     Buffer.of(0x95, 0x91, 0xa1, 0xff, 0x90, 0x90, 0x90, 0xc4, 0x00), // a string that is not UTF-8
     nested,
   ];
-  for (const body of bodies) assertPoison(sealedBody(body), /five parts/);
+  for (const body of bodies) {
+    assertPoison(sealedBody(body), /five parts/);
+    assertPoison(sealedBody(body, { settlement: 2 }), /five parts/);
+  }
 });
 
 /** A body whose columns are written by hand. */
@@ -229,9 +250,74 @@ test('counts beyond the limits are poison before room is made for them', () => {
   assertPoison(sealedBody(bomb), /more readings than a batch can hold/);
 });
 
+test('a thinned body beyond the limits is poison before room is made for it', () => {
+  const body = (
+    write: (out: BitWriter) => void,
+    { interval = 0 as unknown, metrics = ['m'] } = {},
+  ): Buffer => {
+    const out = new BitWriter();
+    write(out);
+    return sealedBody(pack([interval, [''], metrics, Buffer.from(out.finish()), Buffer.alloc(0)]), {
+      settlement: 2,
+    });
+  };
+  /** No devices, times that are 0, then how many summaries each metric has. */
+  const lengths = (each: number) => (out: BitWriter) => {
+    out.writeCount(0);
+    out.write(0, 1);
+    out.write(1, 1);
+    out.write(0, 4);
+    writeConstant(out, 0);
+    out.write(0, 2);
+    writeConstant(out, each);
+  };
+  for (const interval of [4, -1, 0.5, 'length', 'constructor']) {
+    assertPoison(body(lengths(0), { interval }), /interval/);
+  }
+  assertPoison(
+    body(out => out.writeCount(batchBounds.devicesMax + 1)),
+    /a count of/,
+  );
+  assertPoison(body(lengths(batchBounds.summariesMax + 1)), /out of range/);
+  assertPoison(body(lengths(2 ** 40)), /out of range/);
+  // 64,000 summaries for each of 1,000 metrics would be 64 million from a few thousand bytes.
+  const metrics = Array.from({ length: 1000 }, (_, i) => `m${i}`);
+  assertPoison(body(lengths(64_000), { metrics }), /too many summaries/);
+  // As many as there may be, of which none is there.
+  assertPoison(body(lengths(batchBounds.summariesMax)), /too soon/);
+});
+
+test('a kept body of a thinned batch is held to the bounds of any other', () => {
+  const thinnedBody = (kept: Buffer): Buffer => {
+    const bare = new BitWriter();
+    bare.writeCount(0);
+    bare.write(0, 1);
+    bare.write(1, 1);
+    bare.write(0, 4);
+    writeConstant(bare, 0);
+    bare.write(0, 2);
+    return sealedBody(pack([0, [], [], Buffer.from(bare.finish()), kept]), { settlement: 2 });
+  };
+  assertPoison(thinnedBody(Buffer.alloc(0)), /five parts/);
+  assertPoison(thinnedBody(bodyOf(out => out.writeCount(limits.batchRowsMax + 1))), /a count of/);
+  const empty = bodyOf(
+    out => {
+      for (let count = 0; count < 3; count++) out.writeCount(0);
+      out.write(0, 1);
+    },
+    { names: [], metrics: [] },
+  );
+  assert.equal(decodeBatch(thinnedBody(empty)).outcome, 'batch');
+});
+
 test('an all-zero body of every size up to a page is harmless', () => {
   for (let size = 1; size < 4096; size += 37) {
     assertHarmless(sealedBody(pack([['d'], ['m'], [], [], Buffer.alloc(size)])));
     assertHarmless(sealedBody(pack([['d'], ['m'], [['s']], [], Buffer.alloc(size, 0xff)])));
+    for (const fill of [0, 0xff]) {
+      const kept = pack([['d'], ['m'], [], [], Buffer.alloc(size, fill)]);
+      const body = pack([fill & 1, ['d'], ['m', 'n'], Buffer.alloc(size, fill), kept]);
+      assertHarmless(sealedBody(body, { settlement: 2 }));
+    }
   }
 });

@@ -1,7 +1,16 @@
 /** Batches made of messages, the way a gateway would: for the tests of the codec and for measuring it. */
 import fc from 'fast-check';
-import type { Batch, Kind, MetricColumn, ReadingsBatch, SetAside, Value } from '../../protocol/batch.ts';
-import { kinds, RowFlag } from '../../protocol/batch.ts';
+import type {
+  Batch,
+  Kind,
+  MetricColumn,
+  ReadingsBatch,
+  SetAside,
+  Summaries,
+  ThinnedBatch,
+  Value,
+} from '../../protocol/batch.ts';
+import { kinds, RowFlag, thinningIntervalsMs } from '../../protocol/batch.ts';
 import { type LogId, logId } from '../../protocol/ids.ts';
 
 export const SAMPLE_LOG_ID = logId('0193f5a0c1e25b6d7e8f90a1b2c3d4e5');
@@ -89,6 +98,62 @@ export function batchOfMessages(
       receivedAt: Float64Array.from(column(7)),
     },
     setAside,
+  };
+}
+
+export interface SampleSummary {
+  readonly device: string;
+  readonly metric: string;
+  readonly from: number;
+  readonly minimum: number;
+  readonly maximum: number;
+  readonly mean: number;
+  readonly count: number;
+}
+
+/** In the order the rules ask for: by metric, device (both as they first appear) and start of the interval. */
+export function summariesOfEntries(entries: readonly SampleSummary[]): Summaries {
+  const devices = [...new Set(entries.map(({ device }) => device))];
+  const metrics = [...new Set(entries.map(({ metric }) => metric))];
+  const sorted = entries
+    .map(entry => ({
+      ...entry,
+      device: devices.indexOf(entry.device),
+      metric: metrics.indexOf(entry.metric),
+    }))
+    .sort((a, b) => a.metric - b.metric || a.device - b.device || a.from - b.from);
+  const column = (name: keyof SampleSummary): number[] => sorted.map(entry => entry[name]);
+  return {
+    length: sorted.length,
+    devices,
+    metrics,
+    device: Uint32Array.from(column('device')),
+    metric: Uint32Array.from(column('metric')),
+    from: Float64Array.from(column('from')),
+    minimum: Float64Array.from(column('minimum')),
+    maximum: Float64Array.from(column('maximum')),
+    mean: Float64Array.from(column('mean')),
+    count: Uint32Array.from(column('count')),
+  };
+}
+
+/** A thinned batch around any kept rows, which it stretches to `count` messages. */
+export function thinnedAround(
+  kept: ReadingsBatch,
+  entries: readonly SampleSummary[],
+  { intervalMs = 60_000, receivedFrom = 0, receivedTo = 0, count = kept.count } = {},
+): ThinnedBatch {
+  const { logId: log, firstSequence } = kept;
+  return {
+    settlement: 'thinned',
+    logId: log,
+    firstSequence,
+    count,
+    intervalMs,
+    receivedFrom,
+    receivedTo,
+    summaries: summariesOfEntries(entries),
+    kept: { ...kept, count },
   };
 }
 
@@ -205,7 +270,7 @@ const anyLogId = fc
   .uint8Array({ minLength: 16, maxLength: 16 })
   .map(bytes => Buffer.from(bytes).toString('hex') as LogId);
 
-const readingsBatch: fc.Arbitrary<Batch> = fc
+const readingsBatch: fc.Arbitrary<ReadingsBatch> = fc
   .tuple(fc.oneof(fc.array(message, { maxLength: 40 }), steadyMessages), anyLogId, fc.nat(2 ** 31 - 1))
   .chain(([messages, id, firstSequence]) =>
     fc
@@ -221,7 +286,60 @@ const lostBatch: fc.Arbitrary<Batch> = fc
   })
   .map(fields => ({ settlement: 'lost', ...fields }));
 
+const finiteNumber = numberValue.map(number => (Number.isFinite(number) ? number : 0));
+const extremesAndMean = fc.oneof(
+  fc.tuple(finiteNumber, finiteNumber, finiteNumber).map(values => values.sort((a, b) => a - b)),
+  // As thinning leaves them: decimals near one another, a mean of nine digits.
+  fc
+    .tuple(fc.integer({ min: -1e5, max: 1e5 }), fc.nat(500), fc.double({ min: 0, max: 1, noNaN: true }))
+    .map(([low, span, share]) => {
+      const mean = Number(((low + span * share) / 100).toPrecision(9));
+      return [low / 100, Math.min((low + span) / 100, Math.max(low / 100, mean)), (low + span) / 100];
+    }),
+);
+const summary = (intervalMs: number): fc.Arbitrary<SampleSummary> =>
+  fc
+    .record({
+      device: deviceName,
+      metric: metricName,
+      interval: fc.oneof(
+        fc.integer({ min: 0, max: 5 }).map(step => Math.floor(1_700_000_000_000 / intervalMs) + step),
+        fc.nat(Math.floor((2 ** 43 - 1) / intervalMs)),
+      ),
+      numbers: extremesAndMean,
+      count: fc.oneof(fc.integer({ min: 2, max: 600 }), fc.integer({ min: 2, max: 2 ** 32 - 1 })),
+    })
+    .map(({ device, metric, interval, numbers: [minimum, mean, maximum], count }) => ({
+      device,
+      metric,
+      from: interval * intervalMs,
+      minimum: minimum!,
+      maximum: maximum!,
+      mean: mean!,
+      count: minimum === maximum ? 1 : count,
+    }));
+
+export const thinnedBatch: fc.Arbitrary<ThinnedBatch> = fc
+  .tuple(readingsBatch, fc.constantFrom(...thinningIntervalsMs), fc.nat(2 ** 32 - 5000), time, time)
+  .chain(([kept, intervalMs, more, oneTime, otherTime]) =>
+    fc
+      .uniqueArray(summary(intervalMs), {
+        selector: ({ device, metric, from }) => `${device} ${from} ${metric}`,
+        maxLength: 40,
+      })
+      .map(entries => {
+        const [receivedFrom, receivedTo] = oneTime < otherTime ? [oneTime, otherTime] : [otherTime, oneTime];
+        return thinnedAround(kept, entries, {
+          intervalMs,
+          receivedFrom,
+          receivedTo,
+          count: kept.count + more,
+        });
+      }),
+  );
+
 export const anyBatch: fc.Arbitrary<Batch> = fc.oneof(
   { weight: 9, arbitrary: readingsBatch },
+  { weight: 6, arbitrary: thinnedBatch },
   { weight: 1, arbitrary: lostBatch },
 );
