@@ -1,59 +1,52 @@
-/** From the disk buffer to an encoded batch: reads a run of frames, makes columns and bytes of it. */
+/**
+ * From the disk buffer to an encoded batch: of frames one is made, a block is one already and goes as it stands.
+ * Invariant H: a message that cannot be encoded holds up no other.
+ */
 import type { Logger } from 'pino';
-import type { LostBatch, ReadingsBatch } from '../protocol/batch.ts';
+import type { LostBatch } from '../protocol/batch.ts';
 import { encodeBatch } from '../protocol/batch-codec.ts';
 import type { LogId } from '../protocol/ids.ts';
 import { limits } from '../protocol/limits.ts';
 import type { Range } from '../protocol/range-set.ts';
-import { buildBatch, quarantineBatch } from './batch-builder.ts';
-import type { DiskBuffer, Frame } from './log/disk-buffer.ts';
+import { encodeFrames } from './frames-batch.ts';
+import type { DiskBuffer } from './log/disk-buffer.ts';
 import type { Mapping } from './mapping/route.ts';
 
 export interface EncodedBatch {
-  /** What it covers: the whole of what was asked for, or less. */
+  /** What it covers: the whole of what was asked for, or less; of a block all that is in it, also outside of that. */
   readonly range: Range;
   readonly bytes: Buffer;
 }
 
 /**
- * @returns null when nothing of the range could be read: it was found damaged, and the log now lists it as lost
+ * A batch from the first part of `range` that can be read. A block is given whole: what it repeats the ledger drops (B).
+ * @returns null when nothing of the range can be had: it was found damaged, and the log now lists it as lost; or its
+ *   file is being thinned at this moment
  * @throws the system error when the disk gives no answer for now
  */
 export type ReadBatch = (logId: LogId, range: Range, messagesMax: number) => Promise<EncodedBatch | null>;
 
-export function newBatchReader(options: { buffer: DiskBuffer; mapping: Mapping; logger: Logger }): ReadBatch {
+export function newBatchReader(options: {
+  buffer: Pick<DiskBuffer, 'read'>;
+  mapping: Mapping;
+  logger: Logger;
+}): ReadBatch {
   const { buffer, mapping, logger } = options;
-
-  /** A frame that cannot be encoded is a mistake of ours, and still must not hold up all that come after it (H). */
-  function encodeFrames(logId: LogId, frames: readonly Frame[]): EncodedBatch {
-    try {
-      return encoded(buildBatch(logId, frames, mapping));
-    } catch (error) {
-      if (frames.length > 1) return encodeFrames(logId, frames.slice(0, frames.length >> 1));
-      const [frame] = frames;
-      logger.error(
-        { err: error, topic: frame!.topic },
-        'uplink: a message cannot be encoded and is set aside',
-      );
-      return encoded(
-        quarantineBatch(logId, frames, `the gateway cannot encode it: ${(error as Error).message}`),
-      );
-    }
-  }
 
   return async (logId, { from, to }, messagesMax) => {
     const bytesMax = limits.batchPayloadBytesMax;
-    const frames = await buffer.read(logId, from, { toSequence: to, messagesMax, bytesMax });
+    const run = await buffer.read(logId, from, { toSequence: to, messagesMax, bytesMax });
+    if (run.form === 'block') return { range: run.range, bytes: run.batch };
+    const { frames } = run;
     if (frames.length === 0) return null;
     // A batch is one unbroken run; what lies behind a hole goes with the next one.
     const end = frames.findIndex((frame, index) => frame.sequence !== frames[0]!.sequence + index);
-    return encodeFrames(logId, end < 0 ? frames : frames.slice(0, end));
+    const consecutive = end < 0 ? frames : frames.slice(0, end);
+    const { batch, bytes } = encodeFrames(logId, consecutive, mapping, (topic, error) =>
+      logger.error({ err: error, topic }, 'uplink: a message cannot be encoded and is set aside'),
+    );
+    return { range: { from: batch.firstSequence, to: batch.firstSequence + batch.count }, bytes };
   };
-}
-
-function encoded(batch: ReadingsBatch): EncodedBatch {
-  const range = { from: batch.firstSequence, to: batch.firstSequence + batch.count };
-  return { range, bytes: encodeBatch(batch) };
 }
 
 /** Tells the cloud what will never come (I). */

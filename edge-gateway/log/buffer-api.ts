@@ -1,10 +1,18 @@
 import type { LogId } from '../../protocol/ids.ts';
-import type { RangeSet } from '../../protocol/range-set.ts';
+import type { Range, RangeSet } from '../../protocol/range-set.ts';
+import type { Compactor } from './compaction-job.ts';
 import type { FileOperations } from './files.ts';
 import type { Frame, Message } from './frame.ts';
 
 export type { FileOperations } from './files.ts';
 export type { Frame, Message } from './frame.ts';
+
+/** A run of one log, in the form in which it is stored. */
+export type StoredRun =
+  /** Consecutive except over lost and reclaimed ranges; none when nothing is there. */
+  | { readonly form: 'frames'; readonly frames: readonly Frame[] }
+  /** A whole block: `batch` is what goes on the wire, and covers `range`. It may be thinned. */
+  | { readonly form: 'block'; readonly range: Range; readonly batch: Buffer };
 
 /** The part of a pino logger that the buffer uses. */
 export interface BufferLogger {
@@ -25,6 +33,8 @@ export interface LogInfo {
   readonly lost: RangeSet;
   /** What {@link DiskBuffer.settle} has said, as far as it was remembered over restarts. */
   readonly settled: RangeSet;
+  /** Of what is on disk, not settled: what is left of it in summaries only (but for its events and the like). */
+  readonly thinned: RangeSet;
   readonly bytes: number;
   /** The boot that the monotonic times of its frames belong to; null when no header could be read. */
   readonly bootId: string | null;
@@ -55,6 +65,14 @@ export interface BufferStats {
   readonly writeErrors: number;
   /** Since start. */
   readonly bytesReclaimed: number;
+  /** Messages on disk, not settled, in files that are thinned. */
+  readonly messagesThinned: number;
+  /** Segments that became blocks, since start. */
+  readonly segmentsCompacted: number;
+  /** Sealed segments that are to become blocks and have not. */
+  readonly segmentsWaiting: number;
+  /** Times that a file could not be compacted or thinned, since start; each is tried again later. */
+  readonly compactionFailures: number;
 }
 
 export interface DiskBuffer {
@@ -69,19 +87,26 @@ export interface DiskBuffer {
    */
   append(message: Message, onDurable: () => void): 'accepted' | 'full';
   /**
-   * Durable frames from `fromSequence` on, below `toSequence`, consecutive except over lost and reclaimed ranges; at
-   * most `messagesMax`, and at most `bytesMax` of payload, but at least one frame if any is there; [] when none is.
-   * Payloads are views of memory that nobody writes to again. Rejects with the system error when the disk gives no
-   * answer for now (too many open files, no permission, device gone); frames are declared lost only for damage.
+   * What is durable from `fromSequence` on, for sending. First of all frames: those below `toSequence`, at most
+   * `messagesMax`, and at most `bytesMax` of payload, but at least one if any is there. Where a block comes first: that
+   * block, whole, whatever the limits; it is the one with `fromSequence` in it, or begins between that and `toSequence`.
+   * No frames when nothing is there, or when the file is being thinned at this moment.
+   *
+   * What is given counts as sent from then on, also after a restart: its file is not thinned any more. Payloads and
+   * batches are views of memory that nobody writes to again. Rejects with the system error when the disk gives no answer
+   * for now (too many open files, no permission, device gone); messages are declared lost only for damage.
    */
   read(
     logId: LogId,
     fromSequence: number,
     options: { readonly toSequence?: number; readonly messagesMax: number; readonly bytesMax: number },
-  ): Promise<Frame[]>;
+  ): Promise<StoredRun>;
   /** All that history has settled of this log; adds to what was said before. Unknown logs and sequences are ignored. */
   settle(logId: LogId, settled: RangeSet): void;
-  /** The newest durable frames over all logs, oldest of them first: for recognising re-deliveries at start. */
+  /**
+   * The newest durable frames over all logs, oldest of them first: for recognising re-deliveries at start. Up to
+   * `CompactionOptions.keepMessages` of them are there as frames, if they take no more than a quarter of the buffer.
+   */
   recentFrames(countMax: number): Promise<Frame[]>;
   stats(): BufferStats;
   /** The durable end moved on. @returns a function that takes the listener away */
@@ -102,10 +127,23 @@ export interface BufferOptions {
   readonly nowMs?: () => number;
   /** How long settled segments are kept when no space is needed; by default 72 hours. */
   readonly keepSettledMs?: number;
-  /** Durable bytes kept in memory, so that a reader that keeps up needs no disk; by default 32 MiB. */
+  /** Durable bytes kept in memory, so that a reader that keeps up needs no disk; by default 8 MiB. */
   readonly recentBytesMax?: number;
+  /** Absent: what waits stays as it came. */
+  readonly compaction?: CompactionOptions;
   readonly logger: BufferLogger;
   readonly files?: FileOperations;
+}
+
+export interface CompactionOptions {
+  /** Closed with the buffer. */
+  readonly compactor: Compactor;
+  /** The newest messages, over all logs, that are kept as frames, for {@link DiskBuffer.recentFrames}. */
+  readonly keepMessages: number;
+  /** What happens when the buffer is nearly full of what waits: the oldest telemetry is thinned, or intake is refused. */
+  readonly nearFull: 'thin' | 'push-back';
+  /** How long a sealed segment waits for history before it is compacted, while there is room; by default a minute. */
+  readonly waitMs?: number;
 }
 
 export type OpenOutcome =

@@ -3,10 +3,12 @@
  *
  *   <directory>/gateway.lock                     lock.ts
  *   <directory>/<logId>/<sequence>-<n>.segment   segment.ts, frame.ts: bytes; segment-scan.ts, log-reader.ts: reading
+ *   <directory>/<logId>/<sequence>-<n>.blocks    block.ts: batches for the wire, made of a segment that waits
  *   <directory>/<logId>/settled.json             checkpoint.ts
+ *   <directory>/<logId>/sent.ranges              sent-marks.ts
  *
  * log.ts appends and commits, recent-memory.ts holds what is new, recovery.ts finds the older logs at opening,
- * reclaim.ts says what is given back.
+ * reclaim.ts says what is given back, compaction.ts what becomes blocks and what is thinned.
  *
  * It keeps: A (durable before it says so; given back only when settled), F (bytes, memory and waiting frames are
  * bounded; at the bound it refuses), I (damage is found, declared and never delivered), R (every opening starts a log
@@ -16,31 +18,45 @@ import { join } from 'node:path';
 import { type LogId, newLogId } from '../../protocol/ids.ts';
 import type { RangeSet } from '../../protocol/range-set.ts';
 import type { BufferOptions, BufferStats, DiskBuffer, OpenOutcome } from './buffer-api.ts';
+import { createCompaction } from './compaction.ts';
 import { codeOf, type FileOperations, nodeFiles } from './files.ts';
 import { type Frame, frameBytesAtMost, saltOf } from './frame.ts';
 import { LOCK_NAME, type LockOutcome, lockFolder } from './lock.ts';
 import { createCurrentLog } from './log.ts';
-import { createLogReader } from './log-reader.ts';
-import { bytesOf, firstSequenceOf, type LogState, newLogState, noteSettledSegments } from './log-state.ts';
+import { type Claim, createLogReader } from './log-reader.ts';
+import {
+  bytesOf,
+  firstSequenceOf,
+  type LogState,
+  newLogState,
+  noteSettledSegments,
+  thinnedOf,
+} from './log-state.ts';
 import { createRecentMemory } from './recent-memory.ts';
 import { type Recovered, recoverLogs } from './recovery.ts';
 import { BOOT_ID_BYTES_MAX, SEGMENT_HEADER_BYTES } from './segment.ts';
+import { createSentMarks } from './sent-marks.ts';
 import { createSpace } from './space.ts';
 
 export type {
   BufferLogger,
   BufferOptions,
   BufferStats,
+  CompactionOptions,
   DiskBuffer,
   LogInfo,
   OpenOutcome,
+  StoredRun,
 } from './buffer-api.ts';
 export type { FileOperations } from './files.ts';
 export type { Frame, Message } from './frame.ts';
 
 const MIB = 1024 * 1024;
 const KEEP_SETTLED_MS = 72 * 3_600_000;
+const RECENT_BYTES_MAX = 8 * MIB;
 const HOUSEKEEPING_MS = 10_000;
+/** Reading that is not for sending. */
+const unclaimed: Claim = () => Promise.resolve(true);
 
 /**
  * Opens the buffer in `directory`, which is made if it is not there, and starts a new log in it.
@@ -132,9 +148,10 @@ function startBuffer(
   const memory = createRecentMemory({
     salt: saltOf(logId),
     chunkBytes: Math.min(MIB, segmentBytesMax),
-    bytesMax: options.recentBytesMax ?? 32 * MIB,
+    bytesMax: options.recentBytesMax ?? RECENT_BYTES_MAX,
   });
   const readLog = createLogReader({ files, memory, deviceAnswers, logger });
+  const { claim } = createSentMarks({ files, logger });
   const durableListeners = new Set<() => void>();
   const spaceListeners = new Set<() => void>();
   const space = createSpace({
@@ -145,6 +162,8 @@ function startBuffer(
     nowMs,
     logger,
   });
+  /** Room for a file in the making: blocks take less than half of what they are made of, or are not made. */
+  const reserveBytes = options.compaction ? Math.floor(segmentBytesMax / 2) : 0;
   let messagesRefused = 0;
   /** Bytes of the message that was refused; null when there is room as far as anybody knows. */
   let refusedBytes: number | null = null;
@@ -165,15 +184,38 @@ function startBuffer(
     committed: () => {
       for (const listener of durableListeners) listener();
       tellSpace();
+      lookAfterSealing();
     },
     rested: tellSpace,
   });
+  const compaction = options.compaction
+    ? createCompaction({
+        ...options.compaction,
+        files,
+        logs,
+        space,
+        bytesMax: bytesMax - reserveBytes,
+        reserveBytes,
+        pendingBytes: () => memory.pendingBytes,
+        nowMs,
+        logger,
+        spaceGained: tellSpace,
+      })
+    : null;
+  let segmentSeen = state.segments.at(-1);
+  function lookAfterSealing(): void {
+    if (state.segments.at(-1) === segmentSeen) return;
+    segmentSeen = state.segments.at(-1);
+    compaction?.look();
+  }
   const housekeeping = setInterval(() => {
     space.keepHouse();
     tellSpace();
+    compaction?.look();
   }, HOUSEKEEPING_MS);
   housekeeping.unref();
   space.keepHouse();
+  compaction?.look();
   logger.info({ directory, logId, logs: logs.length, bytes: space.diskBytes, bytesMax }, 'disk buffer open');
 
   const usedBytes = (): number => space.diskBytes + memory.pendingBytes;
@@ -184,7 +226,8 @@ function startBuffer(
 
   /** Whether `bytes` more stay within the bound. */
   function fits(bytes: number): boolean {
-    const over = () => usedBytes() + bytes + headerBytes(memory.pendingBytes + bytes) - bytesMax;
+    const over = () =>
+      usedBytes() + bytes + headerBytes(memory.pendingBytes + bytes) - (bytesMax - reserveBytes);
     if (over() <= 0) return true;
     space.reclaim(Math.max(over(), segmentBytesMax));
     if (over() <= 0) return true;
@@ -225,6 +268,10 @@ function startBuffer(
       fsyncMs: { p50: at(0.5), p99: at(0.99), max: at(1) },
       writeErrors: log.stats.writeErrors,
       bytesReclaimed: space.bytesReclaimed,
+      messagesThinned: logs.reduce((sum, owner) => sum + thinnedOf(owner).size, 0),
+      segmentsCompacted: compaction?.state.segmentsCompacted ?? 0,
+      segmentsWaiting: compaction?.state.segmentsWaiting ?? 0,
+      compactionFailures: compaction?.state.failures ?? 0,
     };
   }
 
@@ -241,6 +288,7 @@ function startBuffer(
         nextSequence: owner.nextSequence,
         lost: owner.lost,
         settled: owner.settled,
+        thinned: thinnedOf(owner),
         bytes: bytesOf(owner),
         bootId: owner.bootId,
       })),
@@ -249,6 +297,7 @@ function startBuffer(
       if (closed) throw new Error('append to a closed buffer');
       const bytes = frameBytesAtMost(message);
       if (refusedBytes !== null || !log.accepts(bytes) || !fits(bytes)) {
+        if (refusedBytes === null) compaction?.look();
         refusedBytes = bytes;
         messagesRefused++;
         return 'full';
@@ -259,7 +308,8 @@ function startBuffer(
 
     async read(id, fromSequence, { toSequence = Number.MAX_SAFE_INTEGER, messagesMax, bytesMax }) {
       const owner = ownerOf(id);
-      return owner ? readLog(owner, fromSequence, { toSequence, messagesMax, bytesMax }) : [];
+      if (!owner) return { form: 'frames', frames: [] };
+      return readLog(owner, fromSequence, { toSequence, messagesMax, bytesMax }, claim);
     },
 
     settle(id, settled) {
@@ -302,20 +352,25 @@ function startBuffer(
       closed = true;
       clearInterval(housekeeping);
       await log.close();
+      await compaction?.close();
       await space.end();
       await release().catch(error => logger.warn({ err: error }, 'the lock file could not be removed'));
     },
   };
 
+  /** Frames alone: what has become blocks is too old to come again. */
   async function newestOf(owner: LogState, countMax: number): Promise<Frame[]> {
     const newest: Frame[] = [];
     let from = Math.max(firstSequenceOf(owner), owner.nextSequence - countMax);
     for (;;) {
       const limits = { toSequence: owner.nextSequence, messagesMax: 1000, bytesMax: MIB };
-      const frames = await readLog(owner, from, limits);
-      if (frames.length === 0) return newest;
-      for (const frame of frames) newest.push(frame);
-      from = frames.at(-1)!.sequence + 1;
+      const run = await readLog(owner, from, limits, unclaimed);
+      if (run.form === 'block') from = run.range.to;
+      else if (run.frames.length === 0) return newest;
+      else {
+        for (const frame of run.frames) newest.push(frame);
+        from = run.frames.at(-1)!.sequence + 1;
+      }
     }
   }
 }

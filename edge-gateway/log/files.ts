@@ -27,6 +27,8 @@ export interface FileOperations {
   readWhole(path: string): Promise<Buffer>;
   /** Puts `content` where `path` is in one step; not durable before {@link syncFolder}. */
   replace(path: string, content: string): Promise<void>;
+  /** In one step; not durable before {@link syncFolder}. */
+  rename(from: string, to: string): Promise<void>;
   remove(path: string): Promise<void>;
   removeFolder(path: string): Promise<void>;
   /** Makes what was created or renamed in the folder durable. */
@@ -55,6 +57,7 @@ export const nodeFiles: FileOperations = {
     await fs.writeFile(`${path}.new`, content);
     await fs.rename(`${path}.new`, path);
   },
+  rename: (from, to) => fs.rename(from, to),
   remove: path => fs.unlink(path),
   removeFolder: path => fs.rmdir(path),
   syncFolder: async path => {
@@ -66,6 +69,14 @@ export const nodeFiles: FileOperations = {
     }
   },
 };
+
+/** Writes all of `bytes` at `position`. Rejects as {@link OpenFile.write}. */
+export async function writeFully(file: OpenFile, bytes: Uint8Array, position: number): Promise<void> {
+  let done = 0;
+  while (done < bytes.length) {
+    done += await file.write(bytes, done, bytes.length - done, position + done);
+  }
+}
 
 /** The code of a node system error, or '' for any other. */
 export const codeOf = (error: unknown): string =>

@@ -2,10 +2,12 @@
  * What MQTT 5 says beside a payload, as bytes of a frame. Pure.
  *
  *    0  u16  length of this block
- *    2  u8   expiry (bit 0), content type (bit 1), user properties (bit 2), user properties left out (bit 3)
+ *    2  u8   expiry (bit 0), content type (bit 1), user properties (bit 2), user properties left out (bit 3),
+ *            reference (bit 4)
  *    3       u32 expiry, seconds
  *            u16 length, then the content type
  *            u16 count, then for each user property twice u16 length and text: name, value
+ *            u16 length, then the reference
  *
  * All little-endian and UTF-8, each part only when its bit says so. Bounded (invariant F): user properties beyond
  * {@link USER_PROPERTIES_BYTES_MAX} are left out as a whole, which the block says, so that a mapping that needs one
@@ -19,18 +21,26 @@ export interface MessageProperties {
   readonly userPropertiesLeftOut?: true;
   /** Seconds after arrival that the sender gave the message, as the broker passed them on. */
   readonly messageExpirySeconds?: number;
+  /**
+   * What it takes to read the message later, found when it arrived: the id of a Sparkplug birth. Never from the packet, so
+   * that no device can give one.
+   */
+  readonly reference?: string;
 }
 
 export const CONTENT_TYPE_BYTES_MAX = 256;
 export const USER_PROPERTIES_BYTES_MAX = 4096;
-/** Length field, bits, expiry, two more length fields. */
-const FIXED_BYTES = 2 + 1 + 4 + 2 + 2;
-export const PROPERTIES_BYTES_MAX = FIXED_BYTES + CONTENT_TYPE_BYTES_MAX + USER_PROPERTIES_BYTES_MAX;
+export const REFERENCE_BYTES_MAX = 64;
+/** Length field, bits, expiry, three more length fields. */
+const FIXED_BYTES = 2 + 1 + 4 + 2 + 2 + 2;
+export const PROPERTIES_BYTES_MAX =
+  FIXED_BYTES + CONTENT_TYPE_BYTES_MAX + USER_PROPERTIES_BYTES_MAX + REFERENCE_BYTES_MAX;
 
 const EXPIRY = 1;
 const CONTENT_TYPE = 2;
 const USER = 4;
 const LEFT_OUT = 8;
+const REFERENCE = 16;
 
 /**
  * The part of an MQTT packet's properties that is kept, within its bounds.
@@ -68,8 +78,8 @@ function cut(text: string): string {
 }
 
 /** Bytes that {@link encodeProperties} may need. */
-export function propertiesBytesAtMost({ contentType, userProperties }: MessageProperties): number {
-  let bytes = FIXED_BYTES + 3 * (contentType?.length ?? 0);
+export function propertiesBytesAtMost({ contentType, userProperties, reference }: MessageProperties): number {
+  let bytes = FIXED_BYTES + 3 * ((contentType?.length ?? 0) + (reference?.length ?? 0));
   for (const [name, value] of userProperties ?? []) bytes += 4 + 3 * (name.length + value.length);
   return bytes;
 }
@@ -79,7 +89,7 @@ export function propertiesBytesAtMost({ contentType, userProperties }: MessagePr
  * @throws RangeError when it would be longer than a frame may hold; {@link keepProperties} sees to that before
  */
 export function encodeProperties(buffer: Buffer, offset: number, properties: MessageProperties): number {
-  const { contentType, userProperties, userPropertiesLeftOut, messageExpirySeconds } = properties;
+  const { contentType, userProperties, userPropertiesLeftOut, messageExpirySeconds, reference } = properties;
   let end = offset + 3;
   let bits = userPropertiesLeftOut ? LEFT_OUT : 0;
   const text = (value: string) => {
@@ -102,6 +112,10 @@ export function encodeProperties(buffer: Buffer, offset: number, properties: Mes
       text(name);
       text(value);
     }
+  }
+  if (reference !== undefined) {
+    bits |= REFERENCE;
+    text(reference);
   }
   const length = end - offset;
   if (length > PROPERTIES_BYTES_MAX) throw new RangeError(`properties of ${length} bytes`);
@@ -133,5 +147,6 @@ export function decodeProperties(buffer: Buffer, offset: number): MessagePropert
     properties.userProperties = Array.from({ length: count }, () => [text(), text()] as const);
   }
   if (bits & LEFT_OUT) properties.userPropertiesLeftOut = true;
+  if (bits & REFERENCE) properties.reference = text();
   return properties;
 }

@@ -123,7 +123,7 @@ export const frameSequenceAt = (view: DataView, offset: number): number =>
  * @param end where the known bytes end
  * @param sequenceFrom the sequence that may stand here at the earliest
  * @param sequenceTo one past the last one that may
- * @returns 'frame' when a whole, right one stands there; 'short' when it may be one that goes on behind `end`;
+ * @returns 'right' when a whole, right one stands there; 'short' when it may be one that goes on behind `end`;
  *   'bad' when it is none.
  */
 export function checkFrame(
@@ -134,7 +134,7 @@ export function checkFrame(
   sequenceFrom: number,
   sequenceTo: number,
   salt: number,
-): 'frame' | 'short' | 'bad' {
+): 'right' | 'short' | 'bad' {
   if (offset + FRAME_HEADER_BYTES > end) return 'short';
   const length = frameLengthAt(view, offset);
   if (length < FRAME_HEADER_BYTES || length > FRAME_BYTES_MAX) return 'bad';
@@ -143,7 +143,7 @@ export function checkFrame(
   if (view.getUint16(offset + 36, true) > length - FRAME_HEADER_BYTES) return 'bad';
   if (offset + length > end) return 'short';
   const sum = crc32(buffer.subarray(offset + 4, offset + length), salt);
-  return sum === view.getUint32(offset, true) ? 'frame' : 'bad';
+  return sum === view.getUint32(offset, true) ? 'right' : 'bad';
 }
 
 /** The frame at `offset`, which {@link checkFrame} has found right. Its payload is a view of `buffer`. */

@@ -19,6 +19,8 @@ export interface LogState {
   /** Unreadable and not settled. */
   lost: RangeSet;
   settled: RangeSet;
+  /** Runs of files that may have been handed to the cloud: sent-marks.ts. */
+  sent: RangeSet;
   /** Whether all that can be read is known to be on the disk and not only in the page cache. */
   readonly synced: boolean;
   /** The checkpoint on disk says less than is known. */
@@ -33,6 +35,7 @@ export const newLogState = (
   nextSequence: 1,
   lost: RangeSet.empty,
   settled: RangeSet.empty,
+  sent: RangeSet.empty,
   synced: true,
   checkpointStale: false,
   ...o,
@@ -42,6 +45,16 @@ export const firstSequenceOf = (log: LogState): number => log.segments[0]?.first
 
 export const bytesOf = (log: LogState): number =>
   log.segments.reduce((sum, segment) => sum + segment.bytes, 0);
+
+/** What is left of the log in summaries only, and not settled or lost. */
+export const thinnedOf = (log: LogState): RangeSet =>
+  RangeSet.from(
+    log.segments
+      .filter(segment => segment.form === 'blocks' && segment.level > 0)
+      .map(segment => ({ from: segment.firstSequence, to: segment.nextSequence })),
+  )
+    .difference(log.settled)
+    .difference(log.lost);
 
 /** Takes note that [from, to) cannot be read; what is settled needs no declaring. @returns whether that is news */
 export function noteLost(log: LogState, from: number, to: number): boolean {

@@ -13,11 +13,11 @@
  * fails too, it is held and tried again later, and appends are refused meanwhile (invariant F).
  */
 import { dirname } from 'node:path';
-import { codeOf, type FileOperations, type OpenFile } from './files.ts';
+import { codeOf, type FileOperations, type OpenFile, writeFully } from './files.ts';
 import type { Message } from './frame.ts';
 import type { LogState } from './log-state.ts';
 import type { Group, RecentMemory } from './recent-memory.ts';
-import { encodeHeader, newSegment, type Segment, segmentPath } from './segment.ts';
+import { encodeHeader, type FrameSegment, newSegment, segmentPath } from './segment.ts';
 
 /** Appended and not durable: beyond this, appends are refused. */
 const PENDING_BYTES_MAX = 16 * 1024 * 1024;
@@ -73,7 +73,7 @@ type Phase =
   | { readonly phase: 'closed' };
 
 interface OpenSegment {
-  readonly segment: Segment;
+  readonly segment: FrameSegment;
   readonly file: OpenFile;
 }
 
@@ -242,11 +242,4 @@ export function createCurrentLog(o: CurrentLogOptions): CurrentLog {
       await lettingGo;
     },
   };
-}
-
-async function writeFully(file: OpenFile, buffer: Uint8Array, position: number): Promise<void> {
-  let done = 0;
-  while (done < buffer.length) {
-    done += await file.write(buffer, done, buffer.length - done, position + done);
-  }
 }

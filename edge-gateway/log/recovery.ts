@@ -1,7 +1,7 @@
 /**
  * Finds the older logs of a buffer at its opening. They are read-only from then on.
  *
- * Cheap, because a box must be up again at once: names and sizes of all segments and the header of each, but frames
+ * Cheap, because a box must be up again at once: names and sizes of all segments and the header of each, but records
  * only of the last segment of a log that has not ended properly. There the end is searched: what stands behind the
  * last right frame was never acknowledged and is left out (the torn tail), and what can be read is fdatasynced, since
  * a killed process leaves frames in the page cache that no disk has seen. Damage inside is found when it is read.
@@ -11,8 +11,9 @@ import { isLogId, type LogId } from '../../protocol/ids.ts';
 import { RangeSet } from '../../protocol/range-set.ts';
 import type { BufferLogger } from './buffer-api.ts';
 import { readCheckpoint, writeCheckpoint } from './checkpoint.ts';
-import { codeOf, type FileOperations } from './files.ts';
-import { FRAME_HEADER_BYTES } from './frame.ts';
+import type { FileOperations } from './files.ts';
+import { type FoundSegments, findSegments } from './found-segments.ts';
+import { FRAME_HEADER_BYTES, saltOf } from './frame.ts';
 import {
   checkpointOf,
   firstSequenceOf,
@@ -21,16 +22,9 @@ import {
   noteLost,
   noteSettledSegments,
 } from './log-state.ts';
-import {
-  decodeHeader,
-  isKnownVersion,
-  newSegment,
-  parseSegmentName,
-  SEGMENT_HEADER_BYTES,
-  type Segment,
-  type SegmentHeader,
-} from './segment.ts';
+import { BLOCKS_HEADER_BYTES, isKnownVersion, SEGMENT_HEADER_BYTES, type Segment } from './segment.ts';
 import { scanSegment } from './segment-scan.ts';
+import { readSent } from './sent-marks.ts';
 
 export interface RecoveryOptions {
   readonly files: FileOperations;
@@ -70,12 +64,11 @@ async function recoverLog(
 ): Promise<LogState | { foreignBytes: number } | null> {
   const { files, logger } = o;
   const folder = join(o.directory, logId);
-  const segments = await listSegments(files, folder);
-  const checkpoint = await readCheckpoint(files, folder);
-  const headers = await readHeaders(files, segments);
+  const found = await findSegments(files, folder, saltOf(logId));
+  const { headers, segments } = found;
   const foreign = headers.find(header => !isKnownVersion(header) || header.logId !== logId);
   if (foreign) {
-    const bytes = segments.reduce((sum, segment) => sum + segment.bytes, 0);
+    const bytes = [...segments, ...found.replaced].reduce((sum, segment) => sum + segment.bytes, 0);
     const { version, logId: writtenAs } = foreign;
     logger.error(
       { logId, bytes, version, writtenAs },
@@ -83,9 +76,12 @@ async function recoverLog(
     );
     return { foreignBytes: bytes };
   }
+  await removeReplaced(found);
+  const checkpoint = await readCheckpoint(files, folder);
   const tail = segments.at(-1);
   const ended =
     checkpoint !== null &&
+    tail?.form !== 'blocks' &&
     checkpoint.endedAtBytes === (tail?.bytes ?? 0) &&
     checkpoint.nextSequence >= (tail?.firstSequence ?? 1);
   const log = newLogState({
@@ -97,10 +93,12 @@ async function recoverLog(
     segments,
     nextSequence: checkpoint?.nextSequence ?? 1,
     settled: checkpoint?.settled ?? RangeSet.empty,
-    synced: tail === undefined || ended || (await isSynced()),
+    sent: await readSent(files, folder),
+    // Blocks are on the disk before they have their name.
+    synced: tail?.form !== 'frames' || ended || (await isSynced(tail)),
   });
   if (tail && ended) tail.nextSequence = log.nextSequence;
-  if (tail && !ended) await findEnd(log, tail, o);
+  else if (tail) await findEnd(log, tail, o);
   noteLost(log, 1, firstSequenceOf(log));
   for (const segment of segments) {
     segment.settledAtMs = checkpoint?.settledAtMs[segment.firstSequence] ?? null;
@@ -118,9 +116,9 @@ async function recoverLog(
   }
   return log;
 
-  async function isSynced(): Promise<boolean> {
+  async function isSynced(segment: Segment): Promise<boolean> {
     try {
-      const file = await files.openToRead(tail!.path);
+      const file = await files.openToRead(segment.path);
       await file.datasync().finally(() => file.close());
       await files.syncFolder(folder);
       await files.syncFolder(o.directory);
@@ -133,60 +131,50 @@ async function recoverLog(
       return false;
     }
   }
-}
 
-/** In order. The end of each is where the next begins; that of the last is not known yet. */
-async function listSegments(files: FileOperations, folder: string): Promise<Segment[]> {
-  const names = (await files.list(folder)).filter(name => parseSegmentName(name) !== null).sort();
-  const segments: Segment[] = [];
-  for (const name of names) {
-    const path = join(folder, name);
-    const segment = newSegment(path, parseSegmentName(name)!.firstSequence);
-    segment.bytes = await files.size(path);
-    segment.sealed = true;
-    const before = segments.at(-1);
-    if (before) before.nextSequence = segment.firstSequence;
-    segments.push(segment);
-  }
-  return segments;
-}
-
-/** The headers that are readable, in order. */
-async function readHeaders(files: FileOperations, segments: readonly Segment[]): Promise<SegmentHeader[]> {
-  const headers: SegmentHeader[] = [];
-  for (const { path } of segments) {
-    const buffer = Buffer.alloc(SEGMENT_HEADER_BYTES);
-    const file = await files.openToRead(path);
+  async function removeReplaced({ replaced, unfinished }: FoundSegments): Promise<void> {
+    if (replaced.length + unfinished.length === 0) return;
     try {
-      await file.read(buffer, 0, SEGMENT_HEADER_BYTES, 0);
+      // The name of what counts instead is on the disk first.
+      await files.syncFolder(folder);
+      for (const path of [...replaced.map(segment => segment.path), ...unfinished]) await files.remove(path);
     } catch (error) {
-      if (codeOf(error) !== 'EIO') throw error;
-    } finally {
-      await file.close();
+      logger.warn({ err: error, logId }, 'files that were replaced by compaction could not be removed');
     }
-    const header = decodeHeader(buffer);
-    if (header) headers.push(header);
   }
-  return headers;
 }
 
-/** Looks for the last right frame of a log that did not end properly. */
+/** Looks for the last right record of a log of which no checkpoint says where it ended. */
 async function findEnd(log: LogState, tail: Segment, o: RecoveryOptions): Promise<void> {
+  if (tail.form === 'blocks' && tail.nextSequence > tail.firstSequence) {
+    // Its header says it.
+    noteLost(log, tail.nextSequence, log.nextSequence);
+    log.nextSequence = Math.max(log.nextSequence, tail.nextSequence);
+    tail.nextSequence = log.nextSequence;
+    return;
+  }
   const lost: { from: number; to: number }[] = [];
   const end = await scanSegment(
     tail,
-    { sequence: tail.firstSequence, offset: SEGMENT_HEADER_BYTES, block: null },
+    {
+      sequence: tail.firstSequence,
+      offset: tail.form === 'frames' ? SEGMENT_HEADER_BYTES : BLOCKS_HEADER_BYTES,
+      window: null,
+    },
     {
       files: o.files,
       salt: log.salt,
-      sequenceTo: tail.firstSequence + Math.floor(tail.bytes / FRAME_HEADER_BYTES) + 1,
+      sequenceTo:
+        tail.form === 'frames'
+          ? tail.firstSequence + Math.floor(tail.bytes / FRAME_HEADER_BYTES) + 1
+          : Number.MAX_SAFE_INTEGER,
       deviceAnswers: o.deviceAnswers,
       visit: () => true,
       lost: (from, to) => lost.push({ from, to }),
     },
   );
   for (const { from, to } of lost) noteLost(log, from, to);
-  // A checkpoint that knows of more durable frames than can be found: those were acknowledged, so they are lost.
+  // A checkpoint that knows of more durable messages than can be found: those were acknowledged, so they are lost.
   noteLost(log, end.sequence, log.nextSequence);
   log.nextSequence = Math.max(log.nextSequence, end.sequence);
   tail.nextSequence = log.nextSequence;

@@ -9,6 +9,7 @@ import { codeOf, type FileOperations } from './files.ts';
 import { bytesOf, checkpointOf, type LogState, noteSettledSegments } from './log-state.ts';
 import { planReclaim } from './reclaim.ts';
 import { removeLog } from './recovery.ts';
+import type { BlockSegment, Segment } from './segment.ts';
 
 /** Beyond so many logs (a box that restarts all the time), settled ones are not kept for longer. */
 const LOGS_KEPT_MAX = 256;
@@ -28,6 +29,8 @@ export interface Space {
   readonly bytesReclaimed: number;
   /** Bytes were added to segments (or, negative, taken). */
   grow(difference: number): void;
+  /** Puts one segment in the place of those it was made of, which are neighbours; their files go. */
+  replace(owner: LogState, segments: readonly Segment[], by: BlockSegment): void;
   /** Gives back settled segments until `bytesToFree` are free, and those past their time. @returns bytes freed */
   reclaim(bytesToFree: number): number;
   /** What is due from time to time: old segments, checkpoints, files that could not be removed. */
@@ -88,7 +91,7 @@ export function createSpace(o: SpaceOptions): Space {
     for (const log of logs) if (log.current) noteSettledSegments(log, nowMs);
     const candidates = logs.flatMap(owner =>
       owner.segments
-        .filter(segment => segment.sealed)
+        .filter(segment => segment.sealed && segment.work === null)
         .map(segment => ({ owner, segment, bytes: segment.bytes, settledAtMs: segment.settledAtMs })),
     );
     const keepSettledMs = logs.length > LOGS_KEPT_MAX ? 0 : o.keepSettledMs;
@@ -122,6 +125,14 @@ export function createSpace(o: SpaceOptions): Space {
     },
     grow(difference) {
       diskBytes += difference;
+    },
+    replace(owner, segments, by) {
+      owner.segments.splice(owner.segments.indexOf(segments[0]!), segments.length, by);
+      owner.checkpointStale = true;
+      diskBytes += by.bytes - segments.reduce((sum, segment) => sum + segment.bytes, 0);
+      cleaning = cleaning.then(async () => {
+        for (const segment of segments) await remove(segment.path, segment.bytes);
+      });
     },
     reclaim,
     keepHouse() {

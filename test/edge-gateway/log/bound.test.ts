@@ -14,6 +14,7 @@ import {
   open,
   range,
   readAll,
+  readFrames,
   store,
   temporaryFolder,
 } from './support.ts';
@@ -63,7 +64,7 @@ test('at the bound nothing is stored; settling gives space and says so', async t
   );
   assert.equal(spaces, 1);
   assert.ok(infoOf(buffer, buffer.current).firstSequence === 1, 'the first message is not settled');
-  assert.equal(idOf((await buffer.read(buffer.current, 1, { messagesMax: 1, bytesMax: 1 }))[0]!), 1);
+  assert.equal(idOf((await readFrames(buffer, buffer.current, 1, { messagesMax: 1, bytesMax: 1 }))[0]!), 1);
   await buffer.close();
 });
 

@@ -73,6 +73,8 @@ export function forgetfulFiles(
   const folders = new Set<string>([root]);
   /** Paths whose entry in their folder is durable. */
   const entries = new Set<string>([root]);
+  /** Removed, and as long as the folder is not synced maybe there again. */
+  const removed = new Map<string, FileImage>();
   const count = () => o.beforeOperation?.();
   return {
     ...nodeFiles,
@@ -107,19 +109,39 @@ export function forgetfulFiles(
       await nodeFiles.makeFolder(path);
       folders.add(path);
     },
+    async rename(from, to) {
+      count();
+      await nodeFiles.rename(from, to);
+      const image = images.get(from);
+      if (!image) return;
+      images.delete(from);
+      images.set(to, image);
+      entries.delete(to);
+    },
+    async remove(path) {
+      count();
+      await nodeFiles.remove(path);
+      const image = images.get(path);
+      if (image && entries.has(path)) removed.set(path, image);
+      images.delete(path);
+      entries.delete(path);
+    },
     async syncFolder(path) {
       count();
       const covered = [...images.keys(), ...folders].filter(entry => dirname(entry) === path);
       await nodeFiles.syncFolder(path);
       count();
-      if (o.lies !== 'folder sync') for (const entry of covered) entries.add(entry);
+      if (o.lies === 'folder sync') return;
+      for (const entry of covered) entries.add(entry);
+      for (const entry of [...removed.keys()]) if (dirname(entry) === path) removed.delete(entry);
     },
     powerCut(target, random) {
       const survives = (path: string): boolean => entries.has(path) || random() < 0.5;
       const kept = new Map([...folders].map(folder => [folder, survives(folder)]));
       const contents: [string, Buffer][] = [];
-      for (const [path, { bytes, syncedBytes }] of images) {
-        if (!kept.get(dirname(path)) || !survives(path)) continue;
+      const back = [...removed].filter(([path]) => !images.has(path) && random() < 0.5);
+      for (const [path, { bytes, syncedBytes }] of [...images, ...back]) {
+        if (!kept.get(dirname(path)) || !(survives(path) || back.some(([gone]) => gone === path))) continue;
         const length = syncedBytes + Math.floor(random() * (bytes.length - syncedBytes + 1));
         const content = Buffer.from(bytes.subarray(0, length));
         // The length of a file may be written before its data.
@@ -133,5 +155,16 @@ export function forgetfulFiles(
         }
       };
     },
+  };
+}
+
+/** A generator that can be repeated from its seed (mulberry32). */
+export function randomFrom(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
   };
 }

@@ -5,7 +5,17 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import type { LogId } from '../../../protocol/ids.ts';
 import { RangeSet } from '../../../protocol/range-set.ts';
-import { idOf, infoOf, makeTemporaryFolder, message, open, range, readAll, store } from './support.ts';
+import {
+  idOf,
+  infoOf,
+  makeTemporaryFolder,
+  message,
+  open,
+  range,
+  readAll,
+  readFrames,
+  store,
+} from './support.ts';
 
 type Step =
   | { do: 'append'; count: number; payloadLength: number }
@@ -72,7 +82,7 @@ test('append, read, settle and reopen against a model', async () => {
           } else if (one.do === 'read') {
             const logId = ids[one.log % ids.length]!;
             const { from, to, messagesMax, bytesMax } = one;
-            const frames = await buffer.read(logId, from, { toSequence: to, messagesMax, bytesMax });
+            const frames = await readFrames(buffer, logId, from, { toSequence: to, messagesMax, bytesMax });
             const expected: number[] = [];
             let bytes = 0;
             for (const [index, entry] of stored.get(logId)!.entries()) {

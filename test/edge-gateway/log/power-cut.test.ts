@@ -3,26 +3,27 @@ import assert from 'node:assert/strict';
 import * as fs from 'node:fs/promises';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { forgetfulFiles } from './faulty-files.ts';
+import { compactHere } from '../../../edge-gateway/log/compaction-job.ts';
+import { commonMapping } from '../../../edge-gateway/mapping/compile.ts';
+import { sequencesOf, telemetry } from './compacting.ts';
+import { forgetfulFiles, randomFrom } from './faulty-files.ts';
 import { idOf, makeTemporaryFolder, message, open, readAll } from './support.ts';
 
-/** A generator that can be repeated from its seed (mulberry32). */
-function randomFrom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
+interface Disk {
+  readonly lies?: 'fdatasync' | 'folder sync';
+  /** Segments become blocks as soon as they are sealed. */
+  readonly compacts?: boolean;
 }
 
-/** Runs a writer into a power cut at one of its file operations. @returns ids that were durable and are not there */
-async function missingAfterCut(seed: number, lies?: 'fdatasync' | 'folder sync'): Promise<number[]> {
+/**
+ * Runs a writer into a power cut at one of its file operations.
+ * @returns ids (which are sequences) that were durable and are not there
+ */
+async function missingAfterCut(seed: number, { lies, compacts }: Disk = {}): Promise<number[]> {
   const random = randomFrom(seed);
   const before = await makeTemporaryFolder();
   const after = await makeTemporaryFolder();
-  const cutAt = 2 + Math.floor(random() * 60);
+  const cutAt = 2 + Math.floor(random() * (compacts ? 400 : 60));
   let operations = 0;
   let durable: number[] = [];
   let writer: Promise<void> = Promise.resolve();
@@ -39,7 +40,13 @@ async function missingAfterCut(seed: number, lies?: 'fdatasync' | 'folder sync')
       },
     });
     async function write(): Promise<void> {
-      const buffer = await open(before, { files, segmentBytesMax: 1_500 });
+      const compactor = compactHere(files, commonMapping);
+      const compaction = { compactor, keepMessages: 0, nearFull: 'push-back', waitMs: 0 } as const;
+      const buffer = await open(before, {
+        files,
+        segmentBytesMax: 1_500,
+        ...(compacts && { compaction }),
+      });
       let id = 0;
       await new Promise<void>(done => {
         function more(): void {
@@ -47,7 +54,8 @@ async function missingAfterCut(seed: number, lies?: 'fdatasync' | 'folder sync')
           else
             for (let count = 1 + Math.floor(random() * 9); count > 0; count--) {
               const mine = ++id;
-              buffer.append(message(mine, Math.floor(random() * 300)), () => acknowledged.push(mine));
+              const one = compacts ? telemetry(mine % 3, mine) : message(mine, Math.floor(random() * 300));
+              buffer.append(one, () => acknowledged.push(mine));
             }
         }
         buffer.onDurable(more);
@@ -64,7 +72,8 @@ async function missingAfterCut(seed: number, lies?: 'fdatasync' | 'folder sync')
   const buffer = await open(after);
   const found = new Set<number>();
   for (const { logId, lost } of buffer.logs()) {
-    for (const frame of await readAll(buffer, logId)) found.add(idOf(frame));
+    if (compacts) for (const sequence of await sequencesOf(buffer, logId)) found.add(sequence);
+    else for (const frame of await readAll(buffer, logId)) found.add(idOf(frame));
     assert.ok(lost.isEmpty || lies, `nothing durable is lost, but ${lost}`);
   }
   await buffer.close();
@@ -80,10 +89,21 @@ test('after a power cut at any moment, every message that was called durable is 
   await fc.assert(property, { numRuns: 150 });
 });
 
+test('the same while segments become blocks', async () => {
+  const property = fc.asyncProperty(fc.integer(), async seed => {
+    assert.deepEqual(await missingAfterCut(seed, { compacts: true }), []);
+  });
+  await fc.assert(property, { numRuns: 40 });
+});
+
 for (const lies of ['fdatasync', 'folder sync'] as const) {
   test(`a disk whose ${lies} does nothing is found out by the same check`, async () => {
     let missing = 0;
-    for (let seed = 1; seed <= 40; seed++) missing += (await missingAfterCut(seed, lies)).length;
+    for (let seed = 1; seed <= 40; seed++) missing += (await missingAfterCut(seed, { lies })).length;
     assert.ok(missing > 0);
+    let fromBlocks = 0;
+    for (let seed = 1; seed <= 15; seed++)
+      fromBlocks += (await missingAfterCut(seed, { lies, compacts: true })).length;
+    assert.ok(fromBlocks > 0);
   });
 }

@@ -8,9 +8,14 @@ import { createInterface } from 'node:readline';
 import { type TestContext, test } from 'node:test';
 import { openDiskBuffer } from '../../../edge-gateway/log/disk-buffer.ts';
 import { LOCK_NAME } from '../../../edge-gateway/log/lock.ts';
+import type { LogId } from '../../../protocol/ids.ts';
+import { RangeSet } from '../../../protocol/range-set.ts';
+import { readRuns } from './compacting.ts';
+import { randomFrom } from './faulty-files.ts';
 import { idOf, message, open, range, readAll, silent, store, temporaryFolder } from './support.ts';
 
 const child = join(import.meta.dirname, 'writer-child.ts');
+const compactingChild = join(import.meta.dirname, 'compacting-child.ts');
 
 function startWriter(
   t: TestContext,
@@ -53,6 +58,49 @@ test('kill -9 in mid-stream, several times over: all that was durable is there, 
     [],
   );
   assert.deepEqual((await buffer.recentFrames(50)).map(idOf), found.slice(-50));
+  await buffer.close();
+});
+
+test('kill -9 while segments are compacted and thinned: all that was durable is there, in one form', async t => {
+  const directory = await temporaryFolder(t);
+  const durable = new Map<LogId, number>();
+  const seed = Math.floor(Math.random() * 2 ** 32);
+  t.diagnostic(`seed ${seed}`);
+  const random = randomFrom(seed);
+  for (let times = 0; times < 6; times++) {
+    const writer = spawn(process.execPath, [compactingChild, directory], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    t.after(() => writer.kill('SIGKILL'));
+    let left = Math.floor(random() * 4_000);
+    let logId: LogId | undefined;
+    // The first run fills the buffer until it is thinned.
+    let counting = times > 0;
+    for await (const line of createInterface({ input: writer.stdout })) {
+      const [word, value] = line.split(' ');
+      if (word === 'open') logId = value as LogId;
+      else if (word === 'thinned') counting = true;
+      else if (counting && left-- === 0) writer.kill('SIGKILL');
+      if (word === 'durable') durable.set(logId!, Number(value));
+    }
+    assert.ok(counting, 'it was thinning');
+  }
+  const buffer = await open(directory, { bytesMax: 60_000 });
+  for (const [logId, last] of durable) {
+    const runs = await readRuns(buffer, logId);
+    assert.ok(RangeSet.from(runs.map(run => run.range)).covers(1, last + 1), `${last} of ${logId}`);
+    for (const [index, run] of runs.entries()) {
+      if (index > 0) assert.equal(run.range.from, runs[index - 1]!.range.to, 'each sequence in one form');
+    }
+    assert.ok(buffer.logs().find(log => log.logId === logId)!.lost.isEmpty);
+  }
+  const names = (
+    await Promise.all([...durable.keys()].map(logId => fs.readdir(join(directory, logId))))
+  ).flat();
+  assert.deepEqual(
+    names.filter(name => name.endsWith('.new')),
+    [],
+  );
   await buffer.close();
 });
 

@@ -78,10 +78,20 @@ export const infoOf = (buffer: DiskBuffer, logId: LogId): LogInfo => {
   return info;
 };
 
+/** Of a buffer that compacts nothing. */
+export async function readFrames(
+  buffer: DiskBuffer,
+  ...asked: Parameters<DiskBuffer['read']>
+): Promise<readonly Frame[]> {
+  const run = await buffer.read(...asked);
+  assert.ok(run.form === 'frames');
+  return run.frames;
+}
+
 export async function readAll(buffer: DiskBuffer, logId: LogId, messagesMax = 7): Promise<Frame[]> {
   const frames: Frame[] = [];
   for (let next = 1; ; next = frames.at(-1)!.sequence + 1) {
-    const some = await buffer.read(logId, next, { messagesMax, bytesMax: 1_000_000 });
+    const some = await readFrames(buffer, logId, next, { messagesMax, bytesMax: 1_000_000 });
     if (some.length === 0) return frames;
     for (const frame of some) {
       assert.ok(frame.sequence >= next, 'sequences rise');
