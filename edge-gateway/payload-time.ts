@@ -61,4 +61,31 @@ function scaleTime(value: number): number {
   return value < 1e14 ? value : value / 1000;
 }
 
+const TIMESTAMP_FIRST = /^\s*\{\s*"(?:ts|timestamp)"\s*:\s*["\d]/;
+const TIMESTAMP_NAMES = ['ts', 'timestamp'] as const;
+
+/**
+ * Whether every element of a JSON payload in the common form carries the device's own time. The usual form, with the time
+ * first, needs no parsing.
+ */
+export function hasOwnTimestamp(payload: Uint8Array): boolean {
+  const buffer = Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength);
+  if (!buffer.includes('"ts"') && !buffer.includes('"timestamp"')) return false;
+  const text = buffer.toString('latin1');
+  if (TIMESTAMP_FIRST.test(text)) return true;
+  try {
+    const json: unknown = JSON.parse(text);
+    const elements = Array.isArray(json) ? json : [json];
+    return elements.length > 0 && elements.every(isStamped);
+  } catch {
+    return false;
+  }
+}
+
+function isStamped(element: unknown): boolean {
+  if (typeof element !== 'object' || element === null) return false;
+  const members = element as Record<string, unknown>;
+  return TIMESTAMP_NAMES.some(name => Object.hasOwn(members, name) && members[name] !== null);
+}
+
 const shorten = (text: string) => (text.length > 60 ? `${text.slice(0, 60)}…` : text);

@@ -181,7 +181,8 @@ export function checkName(name: string): string {
 const knownNames = new Set<string>();
 const KNOWN_NAMES_MAX = 10_000;
 
-function checkText(text: string, what: string, bytesMax: number): void {
+/** @throws Unusable */
+export function checkText(text: string, what: string, bytesMax: number): void {
   if (text.includes('\0')) throw new Unusable(`${what} contains U+0000, which PostgreSQL cannot store`);
   if (!text.isWellFormed()) throw new Unusable(`${what} is not well-formed Unicode`);
   if (text.length * 3 > bytesMax && Buffer.byteLength(text) > bytesMax) {

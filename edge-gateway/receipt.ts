@@ -1,9 +1,11 @@
 /**
  * End-to-end receipts, pure: a device that publishes with an MQTT 5 response topic is answered, with its correlation
- * data, once its message is on the gateway's disk. The gateway answers a device only below `devices/{the same id}/`,
- * whatever it asks for (invariant S): a response topic must not become a way to write to somebody else.
+ * data, once its message is on the gateway's disk. The gateway answers a device only below `devices/{the same id}/`, or
+ * where the mapping of its topic says that it listens, whatever it asks for (invariant S): a response topic must not
+ * become a way to write to somebody else.
  */
 import type { IPublishPacket } from 'mqtt';
+import type { TopicOwner } from './mapping/compile.ts';
 import { routeTopic } from './topics.ts';
 
 export interface Receipt {
@@ -19,18 +21,28 @@ export type ReceiptOutcome =
 
 const TOPIC_BYTES_MAX = 256;
 
-export function receiptFor(packet: Pick<IPublishPacket, 'topic' | 'properties'>): ReceiptOutcome {
+/** @param owner who publishes to the topic; by default, after the common shapes alone */
+export function receiptFor(
+  packet: Pick<IPublishPacket, 'topic' | 'properties'>,
+  owner: TopicOwner | null = commonOwner(packet.topic),
+): ReceiptOutcome {
   const asked = packet.properties?.responseTopic;
   if (asked === undefined || asked === '') return { outcome: 'none' };
-  const routed = routeTopic(packet.topic);
-  if (!routed.ok) return { outcome: 'refused', reason: 'the message is from no device' };
-  const own = `devices/${routed.route.device}/`;
+  if (owner === null) return { outcome: 'refused', reason: 'the message is from no device' };
   const isOwn =
-    asked.startsWith(own) && asked.length > own.length && Buffer.byteLength(asked) <= TOPIC_BYTES_MAX;
+    Buffer.byteLength(asked) <= TOPIC_BYTES_MAX &&
+    owner.prefixes.some(prefix => asked.startsWith(prefix) && asked.length > prefix.length);
   if (!isOwn || /[+#\0]/.test(asked)) {
-    return { outcome: 'refused', reason: `the response topic must lie below ${own}` };
+    return { outcome: 'refused', reason: `the response topic must lie below ${owner.prefixes.join(' or ')}` };
   }
   return { outcome: 'due', receipt: { topic: asked, correlationData: packet.properties?.correlationData } };
+}
+
+function commonOwner(topic: string): TopicOwner | null {
+  const routed = routeTopic(topic);
+  if (!routed.ok) return null;
+  const { device } = routed.route;
+  return { device, prefixes: [`devices/${device}/`] };
 }
 
 /** @param atMs wall clock of the gateway, milliseconds since 1970 */

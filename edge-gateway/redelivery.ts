@@ -9,6 +9,7 @@
  * Both compare content byte by byte: no hash can turn two readings into one.
  */
 import type { Message } from './log/frame.ts';
+import { hasOwnTimestamp } from './payload-time.ts';
 
 export interface Redelivery {
   /** A connection was made; without a session the broker's packet ids start anew. */
@@ -24,8 +25,17 @@ const CONTENT_BYTES_MAX = 4096;
 /** Bytes of content in one generation; beyond it the window is shorter. */
 const GENERATION_BYTES_MAX = 16 * 1024 * 1024;
 
-/** @param options.window device's own messages that are remembered at least half of, see `newRecentSet` */
-export function newRedelivery(options: { receiveMaximum: number; window: number }): Redelivery {
+/**
+ * @param options.window device's own messages that are remembered at least half of, see `newRecentSet`
+ * @param options.hasOwnTime whether a message carries the device's own time, where a mapping file says more than the
+ * common form
+ */
+export function newRedelivery(options: {
+  receiveMaximum: number;
+  window: number;
+  hasOwnTime?: (message: Message) => boolean;
+}): Redelivery {
+  const hasOwnTime = options.hasOwnTime ?? (({ payload }) => hasOwnTimestamp(payload));
   const packets = newPacketMemory(options.receiveMaximum);
   const own = newRecentSet(options.window);
   let sessionPresent = false;
@@ -35,7 +45,7 @@ export function newRedelivery(options: { receiveMaximum: number; window: number 
   function look(message: Message) {
     if (last?.message !== message) {
       const content = contentOf(message);
-      last = { message, content, isOwn: content !== null && hasOwnTimestamp(message) };
+      last = { message, content, isOwn: content !== null && hasOwnTime(message) };
     }
     return last;
   }
@@ -109,30 +119,6 @@ function contentOf(message: Message): string | null {
     return null;
   // No topic contains U+0000, so what is before it is the topic.
   return `${message.topic}\0${asBuffer(message.payload).toString('latin1')}`;
-}
-
-const TIMESTAMP_FIRST = /^\s*\{\s*"(?:ts|timestamp)"\s*:\s*["\d]/;
-const TIMESTAMP_NAMES = ['ts', 'timestamp'] as const;
-
-/** Whether every element carries the device's own time. The usual form, with the time first, needs no parsing. */
-function hasOwnTimestamp(message: Message): boolean {
-  const payload = asBuffer(message.payload);
-  if (!payload.includes('"ts"') && !payload.includes('"timestamp"')) return false;
-  const text = payload.toString('latin1');
-  if (TIMESTAMP_FIRST.test(text)) return true;
-  try {
-    const json: unknown = JSON.parse(text);
-    const elements = Array.isArray(json) ? json : [json];
-    return elements.length > 0 && elements.every(isStamped);
-  } catch {
-    return false;
-  }
-}
-
-function isStamped(element: unknown): boolean {
-  if (typeof element !== 'object' || element === null) return false;
-  const members = element as Record<string, unknown>;
-  return TIMESTAMP_NAMES.some(name => Object.hasOwn(members, name) && members[name] !== null);
 }
 
 const asBuffer = (bytes: Uint8Array): Buffer =>

@@ -1,4 +1,6 @@
-/** Reads a binary payload from front to back. What is announced and not there is refused before it is allocated (F, H). */
+/**
+ * Reads a binary payload from front to back. What is announced and not there is refused before it is allocated (F, H).
+ */
 import { Unusable } from './decoded.ts';
 
 export interface ByteReader {

@@ -4,9 +4,9 @@ import { type Decoded, Unusable } from './decoded.ts';
 import { decodeMsgpack } from './msgpack.ts';
 
 export const CONTENT_TYPES =
-  'application/json, application/msgpack, application/cbor, text/plain, application/senml+json, application/senml+cbor';
+  'application/json, application/msgpack, application/cbor, text/plain, application/protobuf, application/senml+json, application/senml+cbor';
 
-type Format = 'json' | 'msgpack' | 'cbor' | 'text' | 'senml-json' | 'senml-cbor';
+type Format = 'json' | 'msgpack' | 'cbor' | 'text' | 'protobuf' | 'senml-json' | 'senml-cbor';
 
 const formats: ReadonlyMap<string, Format> = new Map<string, Format>([
   ['application/json', 'json'],
@@ -16,6 +16,9 @@ const formats: ReadonlyMap<string, Format> = new Map<string, Format>([
   ['application/x-msgpack', 'msgpack'],
   ['application/cbor', 'cbor'],
   ['text/plain', 'text'],
+  ['application/protobuf', 'protobuf'],
+  ['application/x-protobuf', 'protobuf'],
+  ['application/vnd.google.protobuf', 'protobuf'],
   ['application/senml+json', 'senml-json'],
   ['application/senml+cbor', 'senml-cbor'],
 ]);
@@ -33,7 +36,7 @@ export function formatOf(contentType: string): Format {
 export const isPack = (format: Format): boolean => format === 'senml-json' || format === 'senml-cbor';
 
 /** @throws Unusable */
-export function decodePayload(payload: Uint8Array, format: Format): Decoded {
+export function decodePayload(payload: Uint8Array, format: Exclude<Format, 'protobuf'>): Decoded {
   if (payload.length === 0) throw new Unusable('payload is empty');
   switch (format) {
     case 'json':

@@ -1,8 +1,9 @@
 /**
  * The mapping file: YAML, checked whole before the gateway starts. Each problem says file, line, what is wrong and
- * what would be right. Pure but for {@link loadMappingFile}, which reads it.
+ * what would be right. Pure but for reading it, and the Protobuf schemas that it names.
  */
 import { readFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
 import { type Document, isMap, isNode, LineCounter, type Pair, parseDocument, type Scalar } from 'yaml';
 import { z } from 'zod';
 import { kinds } from '../../protocol/batch.ts';
@@ -11,9 +12,11 @@ import { timeUnits } from '../payload-time.ts';
 import { formatOf } from './decode.ts';
 import { Unusable } from './decoded.ts';
 import { isTimeZone } from './local-time.ts';
+import type { ProtobufEntry } from './protobuf.ts';
+import { loadSchema, type SchemaOutcome } from './protobuf-schema.ts';
 import { fillTemplate, parsePattern, type TopicPattern, templateFault } from './topic-pattern.ts';
 
-export const profileNames = ['zigbee2mqtt', 'tasmota', 'shelly', 'owntracks', 'senml'] as const;
+export const profileNames = ['zigbee2mqtt', 'tasmota', 'shelly', 'owntracks', 'senml', 'sparkplug'] as const;
 
 /** Options of a profile beside its name. */
 const profileOptions: Record<(typeof profileNames)[number], readonly string[]> = {
@@ -22,6 +25,7 @@ const profileOptions: Record<(typeof profileNames)[number], readonly string[]> =
   shelly: ['base'],
   owntracks: ['base'],
   senml: ['topics'],
+  sparkplug: [],
 };
 
 /** A check that says what is wrong by throwing {@link Unusable}. */
@@ -57,7 +61,7 @@ const Profile = z.preprocess(
       for (const option of ['base', 'topics', 'timeZone'] as const) {
         const known = profileOptions[entry.profile];
         if (entry[option] === undefined || known.includes(option)) continue;
-        const message = `the profile ${entry.profile} has no ${option}: expected ${known.join(', ')}`;
+        const message = `the profile ${entry.profile} has no ${option}: expected ${known.join(', ') || 'no options'}`;
         context.addIssue({ code: 'custom', path: [option], message });
       }
     }),
@@ -86,6 +90,10 @@ const OwnMapping = z
       })
       .optional(),
     contentType: checked(formatOf).optional(),
+    /** Only messages whose user property `schema-version` is this one. */
+    schemaVersion: z.string().min(1).optional(),
+    /** Topics below this one are the device's own: receipts may go there. */
+    receipts: z.string().min(1).optional(),
   })
   .superRefine((mapping, context) => {
     if (mapping.ignore) return;
@@ -96,7 +104,7 @@ const OwnMapping = z
     if (mapping.device === undefined) {
       return problem('device', 'missing: expected a name or a template such as "{line}-{device}"');
     }
-    for (const key of ['device', 'prefix', 'bareName'] as const) {
+    for (const key of ['device', 'prefix', 'bareName', 'receipts'] as const) {
       const fault = templateFault(mapping[key] ?? '', names);
       if (fault) problem(key, fault);
     }
@@ -105,7 +113,21 @@ const OwnMapping = z
       problem('device', `"${text}": a device name has the characters A-Z a-z 0-9 _ . : -`);
     }
     if (mapping.only && mapping.except) problem('except', 'either only or except, not both');
+    const fault = mapping.receipts === undefined ? null : receiptsFault(mapping.receipts, mapping.device);
+    if (fault) problem('receipts', fault);
   });
+
+/** Each device has to have a place of its own: what tells devices apart must tell these topics apart (S). */
+function receiptsFault(receipts: string, device: string): string | null {
+  const level = /^[^/+#{}]*(\{[^{}]*\}[^/+#{}]*)*$/;
+  if (receipts.startsWith('$') || receipts.split('/').some(part => part === '' || !level.test(part))) {
+    return 'expected topic levels such as factory/{line}/{device}, without wildcards or a slash at the end';
+  }
+  const missing = (device.match(/\{[^{}]*\}/g) ?? []).find(name => !receipts.split('/').includes(name));
+  return missing === undefined
+    ? null
+    : `${missing} must be one of its levels, as the device is named after it: it would not be the device's own`;
+}
 
 function namesOf(topic: string): TopicPattern['names'] | null {
   try {
@@ -115,15 +137,30 @@ function namesOf(topic: string): TopicPattern['names'] | null {
   }
 }
 
+const Protobuf = z.strictObject({
+  /** Path of a .proto file, from the mapping file's folder. */
+  schema: z.string().min(1),
+  /** Full name of the message. */
+  message: z.string().min(1),
+  /** Its messages are of this type when their content type says no more. */
+  topic: Pattern.optional(),
+});
+
 const MappingFile = z.strictObject({
   profiles: z
     .array(Profile)
     .max(profileNames.length * 8)
     .default([]),
   mappings: z.array(OwnMapping).max(1000).default([]),
+  protobuf: z.array(Protobuf).max(256).default([]),
 });
 
-export type MappingConfig = z.output<typeof MappingFile>;
+/** Plain data, which may be handed to a worker thread. */
+export interface MappingConfig extends Omit<z.output<typeof MappingFile>, 'protobuf'> {
+  readonly protobuf?: readonly ProtobufEntry[];
+  /** Where the gateway keeps the births of Sparkplug nodes; not of the file. */
+  readonly birthsFolder?: string;
+}
 export type OwnMappingConfig = MappingConfig['mappings'][number];
 export type ProfileConfig = MappingConfig['profiles'][number];
 
@@ -132,6 +169,12 @@ export type MappingFileOutcome =
   | { readonly ok: false; readonly problems: readonly string[] };
 
 export const NO_MAPPING: MappingConfig = { profiles: [], mappings: [] };
+
+/** The same mapping, for whoever reads the messages of a gateway with this data folder. */
+export const inDataFolder = (config: MappingConfig, dataDirectory: string): MappingConfig => ({
+  ...config,
+  birthsFolder: join(dataDirectory, 'sparkplug'),
+});
 
 /** @returns the configuration, or a problem when the file cannot be read */
 export function loadMappingFile(file: string): MappingFileOutcome {
@@ -145,7 +188,7 @@ export function loadMappingFile(file: string): MappingFileOutcome {
 }
 
 /**
- * @param file the name for the problems
+ * @param file the name for the problems; Protobuf schemas are looked for from its folder
  * @returns the configuration, or all problems as `file:line: …`
  */
 export function readMappingFile(text: string, file: string): MappingFileOutcome {
@@ -162,10 +205,46 @@ export function readMappingFile(text: string, file: string): MappingFileOutcome 
     return { ok: false, problems: [`${file}:1: ${(error as Error).message}`] };
   }
   const parsed = MappingFile.safeParse(value ?? {});
-  if (parsed.success) return { ok: true, config: parsed.data };
-  const problems = parsed.error.issues.flatMap(issue => describe(issue, document, at));
-  return { ok: false, problems: [...new Set(problems)] };
+  if (!parsed.success) {
+    const problems = parsed.error.issues.flatMap(issue => describe(issue, document, at));
+    return { ok: false, problems: [...new Set(problems)] };
+  }
+  const { protobuf, ...config } = parsed.data;
+  if (protobuf.length === 0) return { ok: true, config };
+  const read = readSchemas(protobuf, dirname(file), path => at(offsetOf(document, ['protobuf', ...path])));
+  return read.ok ? { ok: true, config: { ...config, protobuf: read.entries } } : read;
 }
+
+/** @param at where a key of an entry stands, as `file:line` */
+function readSchemas(
+  configs: readonly z.output<typeof Protobuf>[],
+  folder: string,
+  at: (path: readonly PropertyKey[]) => string,
+): { ok: true; entries: ProtobufEntry[] } | { ok: false; problems: string[] } {
+  const loaded = new Map<string, SchemaOutcome>();
+  const problems: string[] = [];
+  const entries = configs.flatMap(({ schema: name, message, topic }, index): ProtobufEntry[] => {
+    const path = resolve(folder, name);
+    const outcome = loaded.get(path) ?? loadSchema(path, readText);
+    loaded.set(path, outcome);
+    if (!outcome.ok) {
+      problems.push(`${at([index, 'schema'])}: protobuf.${index}.schema: ${outcome.problem}`);
+      return [];
+    }
+    const known = Object.keys(outcome.schema.messages).filter(each => !each.startsWith('google.protobuf.'));
+    if (!known.includes(message)) {
+      const some = known.slice(0, 10).join(', ') || 'none';
+      problems.push(
+        `${at([index, 'message'])}: protobuf.${index}.message: ${name} has no message "${message}": it has ${some}`,
+      );
+      return [];
+    }
+    return [{ message, topic, schema: outcome.schema }];
+  });
+  return problems.length === 0 ? { ok: true, entries } : { ok: false, problems: [...new Set(problems)] };
+}
+
+const readText = (path: string): string => readFileSync(path, 'utf8');
 
 function describe(issue: z.core.$ZodIssue, document: Document, at: (offset: number) => string): string[] {
   const where = issue.path.map(String).join('.');
@@ -185,6 +264,7 @@ function describe(issue: z.core.$ZodIssue, document: Document, at: (offset: numb
 function knownKeys([first, , inner]: readonly PropertyKey[]): string {
   if (first === undefined) return Object.keys(MappingFile.shape).join(', ');
   if (first === 'profiles') return 'profile, base, topics, timeZone';
+  if (first === 'protobuf') return Object.keys(Protobuf.shape).join(', ');
   if (inner === 'time') return 'field, unit';
   return Object.keys(OwnMapping.shape).join(', ');
 }

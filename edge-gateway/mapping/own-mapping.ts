@@ -2,13 +2,13 @@
 import type { Kind } from '../../protocol/batch.ts';
 import { limits } from '../../protocol/limits.ts';
 import { type Element, type ElementShape, readElements } from '../payload.ts';
+import { TYPE_METRIC, userProperty } from './about-device.ts';
 import { Unusable } from './decoded.ts';
 import { deviceFromId } from './device-name.ts';
 import type { OwnMappingConfig } from './mapping-file.ts';
 import { type MappedMessage, NOTHING, type TopicRoute } from './route.ts';
 import { fillTemplate, matchTopic, parsePattern } from './topic-pattern.ts';
 
-const TYPE_METRIC = 'device.type';
 const bareNames: Record<Kind, string> = {
   telemetry: 'value',
   event: 'event',
@@ -37,6 +37,8 @@ export function compileOwnMapping(
     };
     return {
       to: 'read',
+      device,
+      receipts: config.receipts === undefined ? undefined : `${fillTemplate(config.receipts, found)}/`,
       contentType: config.contentType,
       read(value, message) {
         const elements = readElements(value, shape);
@@ -69,11 +71,7 @@ function deviceTypeOf(config: OwnMappingConfig['deviceType'], { properties }: Ma
   if (properties?.userPropertiesLeftOut) {
     throw new Unusable('its user properties are longer than 4096 bytes, and the mapping needs one of them');
   }
-  const found = properties?.userProperties?.find(([name]) => name === config.userProperty)?.[1] ?? null;
-  if (found !== null && (found.includes('\0') || Buffer.byteLength(found) > limits.stringValueBytesMax)) {
-    throw new Unusable(`the user property "${config.userProperty}" is no text that can be stored`);
-  }
-  return found;
+  return userProperty(properties, config.userProperty);
 }
 
 function withType(element: Element, type: string): Element {

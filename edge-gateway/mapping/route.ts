@@ -32,12 +32,25 @@ export type Mapping = (message: MappedMessage) => MessageOutcome;
 export type TopicRoute =
   | {
       readonly to: 'read';
+      /** Whom all of the topic's messages are from, where the topic says so. */
+      readonly device?: DeviceId | undefined;
+      /** Besides `devices/{device}/`, where a receipt may go. */
+      readonly receipts?: string | undefined;
       /** When the message has no content type of its own. */
       readonly contentType?: string | undefined;
       /** An empty payload is nothing to store: MQTT deletes retained messages so. */
       readonly emptyIsNothing?: boolean;
       /** @throws Unusable */
       readonly read: (value: Decoded, message: MappedMessage) => readonly Reading[];
+    }
+  | {
+      /** A format of its own, whatever the content type says. */
+      readonly to: 'readBytes';
+      readonly device: DeviceId;
+      /** @throws Unusable */
+      readonly read: (message: MappedMessage) => readonly Reading[];
+      /** Whether a payload carries the device's own time, so that the same again is a retry. @throws Unusable */
+      readonly hasOwnTime: (payload: Uint8Array) => boolean;
     }
   | { readonly to: 'nothing' }
   | { readonly to: 'refuse'; readonly reason: string };
@@ -52,9 +65,16 @@ export interface Profile {
 
 export const NOTHING: TopicRoute = { to: 'nothing' };
 
-/** A route for payloads that devices send as JSON or as bare text without quotes. */
-export const reads = (read: (value: Decoded, message: MappedMessage) => readonly Reading[]): TopicRoute => ({
+/**
+ * A route for payloads that devices send as JSON or as bare text without quotes.
+ * @param device null when the topic alone does not tell it
+ */
+export const reads = (
+  device: DeviceId | null,
+  read: (value: Decoded, message: MappedMessage) => readonly Reading[],
+): TopicRoute => ({
   to: 'read',
+  ...(device !== null && { device }),
   contentType: 'text/plain',
   emptyIsNothing: true,
   read,

@@ -42,7 +42,7 @@ export const owntracks = ({ base = 'owntracks' }: { base?: string | undefined })
     if (!path || path.length < 2 || path.length > 3) return null;
     if (path[2] === 'cmd' || path[2] === 'info') return NOTHING;
     const device = deviceFromPath(`${path[0]}/${path[1]}`);
-    return reads(value => {
+    return reads(device, value => {
       if (!isMap(value))
         throw new Unusable('an OwnTracks message is an object with "_type", this is not one');
       const { _type, ...members } = value;

@@ -54,7 +54,7 @@ function routeGen1([id = '', ...path]: readonly string[]): TopicRoute | null {
   const isEvent = path[0] === 'input_event';
   const shape = { prefix: isEvent ? 'event.' : '', bareName: name, time: null };
   // As a member: what it says may be bare, an object or a list.
-  return reads(value => [
+  return reads(device, value => [
     single(device, isEvent ? 'event' : 'telemetry', readElement({ [name]: value }, shape)),
   ]);
 }
@@ -64,16 +64,16 @@ function routeGen2(path: readonly string[]): TopicRoute | null {
   const [above, last] = [path.at(-2), path.at(-1)];
   if (path.length >= 2 && last === 'online') {
     const from = device(1);
-    return reads(value => [connection(from, isOnline(value))]);
+    return reads(from, value => [connection(from, isOnline(value))]);
   }
   if (path.length >= 3 && above === 'events' && last === 'rpc') {
     const from = device(2);
-    return reads(value => readNotification(from, value));
+    return reads(from, value => readNotification(from, value));
   }
   // Gen1 has no component below `status`; Gen2 has `status/switch:0`, `status/sys`.
   if (path.length >= 3 && above === 'status') {
     const from = device(2);
-    return reads(value => [single(from, 'telemetry', readComponents({ [last!]: value }))]);
+    return reads(from, value => [single(from, 'telemetry', readComponents({ [last!]: value }))]);
   }
   if (path.length >= 2 && (last === 'rpc' || last === 'command' || above === 'command' || above === 'debug'))
     return NOTHING;

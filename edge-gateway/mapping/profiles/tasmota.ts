@@ -57,14 +57,14 @@ function routeLeaf(
   timeZone: string | undefined,
 ): TopicRoute {
   if (prefix === 'tele' && leaf === 'LWT') {
-    return reads(value => [connection(device, isOnline(value))]);
+    return reads(device, value => [connection(device, isOnline(value))]);
   }
   if (prefix === 'tele' && (leaf === 'SENSOR' || leaf === 'STATE')) {
-    return reads(value => [readMembers(device, mapOf(value), timeZone)]);
+    return reads(device, value => [readMembers(device, mapOf(value), timeZone)]);
   }
-  if (leaf === 'RESULT') return reads(value => readResult(device, mapOf(value), timeZone));
+  if (leaf === 'RESULT') return reads(device, value => readResult(device, mapOf(value), timeZone));
   if (prefix === 'stat' && /^POWER\d*$/.test(leaf)) {
-    return reads(value => [
+    return reads(device, value => [
       single(device, 'telemetry', readElement(value, { prefix: '', bareName: leaf, time: null })),
     ]);
   }

@@ -37,9 +37,9 @@ export const zigbee2mqtt = ({ base = 'zigbee2mqtt' }: { base?: string | undefine
     if (path[0] === 'bridge' || (command > 0 && command >= path.length - 2)) return NOTHING;
     if (path.length > 1 && path.at(-1) === 'availability') {
       const device = deviceFromPath(path.slice(0, -1).join('/'));
-      return reads(value => [connection(device, isOnline(isMap(value) ? value.state : value))]);
+      return reads(device, value => [connection(device, isOnline(isMap(value) ? value.state : value))]);
     }
-    return reads(value => (isMap(value) ? readState(path, value) : readAttribute(path, value)));
+    return reads(null, value => (isMap(value) ? readState(path, value) : readAttribute(path, value)));
   },
 });
 

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import protobuf from 'protobufjs';
 import { profileNames } from '../../../edge-gateway/mapping/mapping-file.ts';
 
 const command = fileURLToPath(new URL('../../../edge-gateway/command.ts', import.meta.url));
@@ -15,6 +16,27 @@ after(() => rmSync(folder, { recursive: true }));
 
 const [, yaml] = /```yaml\n([\s\S]*?)```/.exec(page)!;
 writeFileSync(join(folder, 'site.yaml'), yaml!);
+const [, proto] = /```proto\n([\s\S]*?)```/.exec(page)!;
+writeFileSync(join(folder, 'plant.proto'), proto!);
+
+/** A Sparkplug device's birth and data, as a real node sent them. */
+const { messages } = JSON.parse(
+  readFileSync(new URL('fixtures/sparkplug.json', import.meta.url), 'utf8'),
+) as { messages: { topic: string; payload: string; birth?: string }[] };
+const data = messages.find(({ topic, birth }) => topic.includes('/DDATA/') && birth !== undefined)!;
+writeFileSync(join(folder, 'data.bin'), Buffer.from(data.payload, 'base64'));
+writeFileSync(join(folder, 'birth.bin'), Buffer.from(data.birth!, 'base64'));
+
+const root = protobuf.parse(proto!, { keepCase: true }).root;
+root.addJSON(protobuf.common.get('google/protobuf/timestamp.proto')!.nested!);
+const Reading = root.lookupType('plant.v1.Reading');
+const reading = Reading.fromObject({
+  timestamp: { seconds: 1763712345 },
+  temperature: 21.5,
+  mode: 'AUTO',
+  motor: { rpm: 900 },
+});
+writeFileSync(join(folder, 'reading.bin'), Reading.encode(reading).finish());
 
 function run(args: readonly string[], env: Record<string, string> = {}) {
   const { status, stdout, stderr } = spawnSync(process.execPath, [command, ...args], {
@@ -43,6 +65,16 @@ test('every example of docs/mapping.md prints what the page says, and every prof
   }
   for (const name of profileNames)
     assert.match(page, new RegExp(`### ${name}\n\n\`\`\`console\n\\$ holdfast`));
+});
+
+test('a Sparkplug data message without its birth is set aside, and a birth that is none is told', () => {
+  const args = ['try-mapping', '--mapping', 'site.yaml', '--topic', data.topic, '--file', 'data.bin'];
+  const without = run(args);
+  assert.equal(without.status, 1);
+  assert.match(without.stdout, /^set aside: alias 10 without a birth/);
+  assert.match(run([...args, '--birth', 'site.yaml']).stderr, /^--birth site\.yaml: payload is not/);
+  const elsewhere = run(['try-mapping', '--topic', 'a', '--payload', '1', '--birth', 'birth.bin']);
+  assert.deepEqual([elsewhere.status, /no topic of Sparkplug data/.test(elsewhere.stderr)], [2, true]);
 });
 
 test('JSON, a payload of a file, user properties, the mapping file of the environment', () => {
@@ -87,8 +119,8 @@ test('exit codes: 1 for a message that is set aside, 2 for what cannot be tried'
   assert.deepEqual(nothing, { status: 0, stdout: 'nothing to store\n', stderr: '' });
   writeFileSync(join(folder, 'wrong.yaml'), 'profiles: [x]\n');
   const wrong: [string[], RegExp][] = [
-    [[], /^holdfast edge try-mapping --topic/],
-    [['status'], /^holdfast edge try-mapping --topic/],
+    [['try-mapping'], /^holdfast edge try-mapping --topic/],
+    [['try-maping'], /^There is no command edge try-maping/],
     [['try-mapping', '--payload', '1'], /^holdfast edge try-mapping --topic/],
     [['try-mapping', '--topic', 'a', '--payload', '1', '--file', 'b'], /^holdfast edge try-mapping --topic/],
     [['try-mapping', '--tpoic', 'a'], /'--tpoic'/],

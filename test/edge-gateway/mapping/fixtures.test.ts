@@ -2,8 +2,13 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import type { MessageProperties } from '../../../edge-gateway/log/frame-properties.ts';
 import { compileMapping } from '../../../edge-gateway/mapping/compile.ts';
 import { profileNames, readMappingFile } from '../../../edge-gateway/mapping/mapping-file.ts';
+import { birthCertificate } from '../../../edge-gateway/mapping/sparkplug/certificate.ts';
+import { readerOfTexts } from '../../../edge-gateway/mapping/sparkplug/certificate-reader.ts';
+import { decodeSparkplug } from '../../../edge-gateway/mapping/sparkplug/payload.ts';
+import { parseTopic, topicKey } from '../../../edge-gateway/mapping/sparkplug/topic.ts';
 import { tryMapping } from '../../../edge-gateway/mapping/try-mapping.ts';
 import { RECEIVED_AT } from '../frames.ts';
 
@@ -13,6 +18,8 @@ interface Fixture {
   readonly payload: string;
   readonly encoding?: BufferEncoding;
   readonly contentType?: string;
+  /** The payload of the birth that a Sparkplug data message belongs to, in the same encoding. */
+  readonly birth?: string;
   readonly becomes?: readonly object[];
   /** A pattern of the reason. */
   readonly setAside?: string;
@@ -29,10 +36,21 @@ profiles:
   - owntracks
   - profile: senml
     topics: ["packs/#"]
+  - sparkplug
 `;
 const file = readMappingFile(mappingText, 'fixtures');
 assert.ok(file.ok, JSON.stringify(file));
-const mapping = compileMapping(file.config);
+const { config } = file;
+
+/** Mapping and properties of a fixture, as if its birth had come before it. */
+function withBirth({ topic, birth, encoding, contentType }: Fixture) {
+  const properties: MessageProperties = contentType === undefined ? {} : { contentType };
+  if (birth === undefined) return { mapping: compileMapping(config), properties };
+  const key = topicKey(parseTopic(topic.split('/'))!);
+  const { id, text } = birthCertificate(key, decodeSparkplug(Buffer.from(birth, encoding)));
+  const mapping = compileMapping(config, readerOfTexts(new Map([[id, text]])));
+  return { mapping, properties: { ...properties, reference: id } };
+}
 
 test('every profile has its fixtures', () => {
   const files = readdirSync(folder).sort();
@@ -44,13 +62,15 @@ for (const name of profileNames) {
     messages: Fixture[];
   };
   test(`${name}: ${messages.length} messages`, () => {
-    for (const { source, topic, payload, encoding, contentType, becomes, setAside } of messages) {
+    for (const fixture of messages) {
+      const { source, topic, payload, encoding, becomes, setAside } = fixture;
+      const { mapping, properties } = withBirth(fixture);
       const what = `${topic} ${payload} (${source})`;
       const { readings, setAside: reason } = tryMapping(mapping, {
         topic,
         payload: Buffer.from(payload, encoding ?? 'utf8'),
         receivedAt: RECEIVED_AT,
-        properties: contentType === undefined ? undefined : { contentType },
+        properties,
       });
       if (setAside === undefined) {
         assert.equal(reason, null, what);

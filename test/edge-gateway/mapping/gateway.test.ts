@@ -4,11 +4,13 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import mqtt, { type IClientPublishOptions, type MqttClient } from 'mqtt';
+import type { NodeProcess } from '../../../deploy/local/node-process.ts';
 import { openScene, type Scene, until } from '../../end-to-end/scene.ts';
 
 const SITE = 'plant';
 let scene: Scene;
 let device: MqttClient;
+let gateway: NodeProcess;
 
 interface TwinView {
   readonly device: string;
@@ -27,9 +29,15 @@ mappings:
   - topic: factory/{line}/{device}/state
     device: "{line}-{device}"
     deviceType: { userProperty: device-type }
+protobuf:
+  - { schema: motor.proto, message: Motor }
 `,
   );
-  const gateway = scene.gateway(SITE, 'gw-1', { HOLDFAST_MAPPING_FILE: file });
+  writeFileSync(
+    join(scene.directory, 'motor.proto'),
+    'syntax = "proto3";\nmessage Motor { uint32 rpm = 1; }\n',
+  );
+  gateway = scene.gateway(SITE, 'gw-1', { HOLDFAST_MAPPING_FILE: file });
   await gateway.start();
   await until('the gateway is at its broker', 20_000, () => gateway.output().includes('broker: connected'));
   device = await mqtt.connectAsync(scene.stack.brokers.get(SITE)!.deviceUrl, { protocolVersion: 5 });
@@ -57,12 +65,17 @@ test('profiles, own mappings, content types and user properties of real packets'
   await publish('any', '[{"bn":"urn:dev:ow:10:","n":"voltage","v":120.1}]', {
     contentType: 'application/senml+json',
   });
+  await publish('devices/m/telemetry', Buffer.of(0x08, 7), {
+    contentType: 'application/protobuf',
+    userProperties: { 'schema-version': '2' },
+  });
   await publish('any', '1', { contentType: 'image/png' });
 
   const expected = {
     'Living:_Room:lamp': { state: 'ON', brightness: 215, status: 'online' },
     'l1-d7': { t: 21, 'device.type': 'press' },
     'urn:dev:ow:10': { voltage: 120.1 },
+    m: { rpm: 7, 'device.schemaVersion': '2' },
   };
   const values = async () => {
     const { twins } = await scene.get<{ twins: TwinView[] }>(`/twins?site=${SITE}`);
@@ -89,4 +102,19 @@ test('profiles, own mappings, content types and user properties of real packets'
     ['any'],
   );
   assert.match(quarantined[0].reason, /content type "image\/png" is not known: expected application\/json/);
+});
+
+test('a message whose expiry passes while no gateway is there is dropped by the broker, and no other', async () => {
+  await gateway.stop();
+  await publish('devices/late/telemetry', '{"expired":1}', { messageExpiryInterval: 1 });
+  await publish('devices/late/telemetry', '{"lasting":1}', { messageExpiryInterval: 600 });
+  await publish('devices/late/telemetry', '{"forever":1}');
+  const publishedAt = Date.now();
+  await until('the expiry has passed', 5000, () => Date.now() - publishedAt > 2100);
+  await gateway.start();
+  const metrics = await until('the last of them is there', 20_000, async () => {
+    const twin = await scene.get<TwinView>(`/twins/${SITE}/late`);
+    return twin.metrics.forever && Object.keys(twin.metrics);
+  });
+  assert.deepEqual(metrics.toSorted(), ['forever', 'lasting']);
 });

@@ -13,7 +13,7 @@ const mistakes: [text: string, reason: RegExp, line?: number][] = [
   ['profiles: [a\nmappings: ]', /flow sequence/i, 2],
   ['profiles:\n  - zigbee2mqtt\n profiles: 1 # !', /./],
   ['mappings: []\nmappings: [] # !', /unique/],
-  ['profile: zigbee2mqtt # !', /^profile: not known: expected profiles, mappings$/],
+  ['profile: zigbee2mqtt # !', /^profile: not known: expected profiles, mappings, protobuf$/],
   ['profiles: zigbee2mqtt # !', /^profiles: .*expected array/],
   ['profiles:\n  - tasmota\n  - zigbee3mqtt # !', /expected one of "zigbee2mqtt"\|"tasmota"\|"shelly"/],
   ['profiles:\n  - tasmota\n  - base: home # !', /^profiles\.1\.profile: .*expected one of "zigbee2mqtt"/],
@@ -56,6 +56,26 @@ const mistakes: [text: string, reason: RegExp, line?: number][] = [
   [
     'mappings:\n  - topic: a\n    device: d\n    contentType: text/html # !',
     /not known: expected application\/json/,
+  ],
+  [
+    'profiles:\n  - profile: sparkplug\n    base: a # !',
+    /the profile sparkplug has no base: expected no options/,
+  ],
+  [
+    'mappings:\n  - topic: a/{x}\n    device: "{x}"\n    receipts: a # !',
+    /^mappings\.0\.receipts: \{x\} must be one of its levels/,
+  ],
+  [
+    'mappings:\n  - topic: a/{x}/{y}\n    device: "{x}-{y}"\n    receipts: a/{x}-{y} # !',
+    /receipts: \{x\} must be one of its levels/,
+  ],
+  ['mappings:\n  - topic: a\n    device: d\n    receipts: a/# # !', /receipts: expected topic levels/],
+  ['mappings:\n  - topic: a\n    device: d\n    receipts: $SYS/a # !', /receipts: expected topic levels/],
+  ['protobuf:\n  - schema: a.proto # !', /^protobuf\.0\.message: missing: expected string/],
+  ['protobuf:\n  - schema: /nowhere/a.proto # !\n    message: M', /^protobuf\.0\.schema: ENOENT/],
+  [
+    'protobuf:\n  - schema: a.proto\n    message: M\n    topics: b # !',
+    /topics: not known: expected schema, message, topic$/,
   ],
   [
     'mappings:\n  - topic: a\n    device: d\n    prefx: b # !',

@@ -126,3 +126,61 @@ test('a message has a bounded number of elements, however a profile makes them (
   const payload = JSON.stringify({ method: 'NotifyEvent', params: { events } });
   assert.match(shelly('shelly-1/events/rpc', payload).setAside!, /message of 1025 elements, at most 1024/);
 });
+
+test('device type and schema version of user properties come with any message of one device', () => {
+  const site = compiled('profiles: [{ profile: senml }]');
+  const userProperties: [string, string][] = [
+    ['device-type', 'lathe'],
+    ['schema-version', '2'],
+  ];
+  const about = { 'device.type': 'lathe', 'device.schemaVersion': '2' };
+  assert.deepEqual(site('devices/d/telemetry', '{"a":1}', { userProperties }), one('d', { a: 1, ...about }));
+  assert.deepEqual(
+    site('devices/d/telemetry', '[{"a":1},{"a":2}]', { userProperties }).readings.map(r => r.metrics),
+    [{ a: 1, ...about }, { a: 2 }],
+  );
+  assert.deepEqual(site('devices/d/telemetry', '{}', { userProperties }), { readings: [], setAside: null });
+  assert.deepEqual(
+    site('devices/d/telemetry', '{"device.type":"press"}', { userProperties }),
+    one('d', { 'device.type': 'press', 'device.schemaVersion': '2' }),
+    'the payload counts',
+  );
+  const pack = '[{"bn":"urn:a","v":1},{"bn":"urn:b","v":1}]';
+  const senml = { contentType: 'application/senml+json', userProperties };
+  assert.deepEqual(
+    site('x', pack, senml).readings.map(r => r.metrics),
+    [{ value: 1 }, { value: 1 }],
+    'of two devices neither is meant',
+  );
+  const full = Object.fromEntries(
+    Array.from({ length: limits.metricsPerElementMax }, (_, n) => [`m${n}`, n]),
+  );
+  const { readings, setAside } = site('devices/d/telemetry', JSON.stringify(full), { userProperties });
+  assert.equal(setAside, null);
+  assert.deepEqual(readings.at(-1)!.metrics, about, 'where there is no room it has a row of its own');
+});
+
+test('two versions of a payload side by side', () => {
+  const site = compiled(`
+mappings:
+  - { topic: "m/{id}", device: "{id}", schemaVersion: "1", rename: { t: temperature } }
+  - { topic: "m/{id}", device: "{id}", schemaVersion: "2" }
+  - { topic: "n/{id}", device: "{id}", schemaVersion: "2", prefix: two. }
+  - { topic: "n/{id}", device: "{id}" }
+`);
+  const version = (text: string): MessageProperties => ({ userProperties: [['schema-version', text]] });
+  const metrics = (topic: string, properties?: MessageProperties) =>
+    site(topic, '{"t":21}', properties).readings[0]?.metrics;
+  assert.deepEqual(metrics('m/d', version('1')), { temperature: 21, 'device.schemaVersion': '1' });
+  assert.deepEqual(metrics('m/d', version('2')), { t: 21, 'device.schemaVersion': '2' });
+  assert.deepEqual(metrics('n/d', version('2')), { 'two.t': 21, 'device.schemaVersion': '2' });
+  assert.deepEqual(metrics('n/d', version('3')), { t: 21, 'device.schemaVersion': '3' });
+  assert.deepEqual(metrics('n/d'), { t: 21 });
+  for (const properties of [version('3'), undefined]) {
+    assert.match(
+      site('m/d', '1', properties).setAside!,
+      /schema-version is none of those that the mapping file has for this topic: 1, 2/,
+    );
+  }
+  assert.match(site('m/d', '1', { userPropertiesLeftOut: true }).setAside!, /longer than 4096 bytes/);
+});
