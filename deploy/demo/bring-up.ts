@@ -8,6 +8,7 @@ import { serverNames } from '../local/server.ts';
 import { type Stack, startStack } from '../local/stack.ts';
 import { existingStandIn } from '../local/unprivileged.ts';
 import { type DemoArguments, demoSites } from './arguments.ts';
+import { openDemoLinks } from './links.ts';
 import { type Tool, writeTools } from './tools.ts';
 
 /** Holds the lock of the running demo, its data and its tools. */
@@ -26,7 +27,7 @@ export async function bringUp(
   options: DemoArguments,
   signal: AbortSignal,
   say: (line: string) => void,
-): Promise<{ stack: Stack; tools: Map<Tool, string> }> {
+): Promise<{ stack: Stack; tools: Map<Tool, string>; close(): Promise<void> }> {
   if (options.fresh) {
     say('forgetting the data of earlier runs');
     // PostgreSQL's data is elsewhere where its user cannot reach this folder; the way to it is in this folder.
@@ -56,7 +57,8 @@ export async function bringUp(
   const tools = await writeTools(binaries, join(demoDirectory, 'tools'));
   const port = options.port ?? ((await isFree(USUAL_PORT)) ? USUAL_PORT : 0);
   if (options.port === null && port === 0) say(`port ${USUAL_PORT} is taken, the dashboard gets a free one`);
-  const stack = await startStack({
+  const links = await openDemoLinks(join(dataDirectory, 'gateways'));
+  const starting = startStack({
     directory: dataDirectory,
     binaries,
     report: say,
@@ -75,6 +77,17 @@ export async function bringUp(
     },
     ...(options.lan && { openToNetwork: { site: first } }),
     httpPort: port,
+    cloudEnv: { HOLDFAST_DEMO_CONTROL_URL: links.controlUrl },
+    // A server that somebody else runs may need its own name for TLS, or be several: no relay goes in front of it.
+    ...(!given.nats && { gatewayNatsUrl: links.through }),
   });
-  return { stack, tools };
+  const stack = await starting.catch(async error => {
+    await links.close();
+    throw error;
+  });
+  const close = async () => {
+    await stack.close();
+    await links.close();
+  };
+  return { stack, tools, close };
 }

@@ -46,7 +46,7 @@ async function demo(options: DemoArguments): Promise<number> {
 
 /** Rejects when the demo cannot come up, was stopped before it was up, or loses what it needs to count. */
 async function run(options: DemoArguments, end: Ending): Promise<number> {
-  const { stack, tools } = await bringUp(options, end.signal, say);
+  const { stack, tools, close } = await bringUp(options, end.signal, say);
   for (const part of partsOf(stack)) {
     part.onUnexpectedExit(reason =>
       end.now(`${part.name} ${reason}\n${part.output().split('\n').slice(-5).join('\n')}`),
@@ -79,7 +79,7 @@ async function run(options: DemoArguments, end: Ending): Promise<number> {
       patienceMs: HISTORY_PATIENCE_MS,
     });
     probe.close();
-    await stack.close();
+    await close();
     const nothing = count.acknowledged === 0 && (options.devices > 0 || options.replay !== null);
     if (nothing) console.error('nothing was acknowledged: this run shows nothing');
     const summary = {
@@ -91,7 +91,7 @@ async function run(options: DemoArguments, end: Ending): Promise<number> {
     say(JSON.stringify(summary));
     return trouble || nothing || count.missing > 0 || count.duplicates > 0 ? 1 : 0;
   } catch (error) {
-    await stack.close();
+    await close();
     throw error;
   }
 }

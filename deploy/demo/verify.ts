@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
+import { compareCounters, storedCounters } from '../lab/stored-counters.ts';
 import type { FleetJournal } from './fleet.ts';
 
 export interface Count {
@@ -43,31 +44,18 @@ export async function verifyStored(options: VerifyOptions): Promise<Count> {
 
 async function countOnce(client: pg.Client, { journal, since, replay }: VerifyOptions): Promise<Count> {
   const total = { acknowledged: 0, stored: 0, duplicates: 0, missing: 0 };
-  const add = (wanted: readonly number[], rows: readonly { key: number; times: number }[]) => {
-    const found = new Map(rows.map(row => [row.key, row.times]));
-    total.acknowledged += wanted.length;
-    // A recording may have two readings of one time.
-    for (const [key, { length }] of Map.groupBy(wanted, key => key)) {
-      const times = found.get(key) ?? 0;
-      found.delete(key);
-      total.stored += Math.min(times, length);
-      total.missing += Math.max(0, length - times);
-      total.duplicates += Math.max(0, times - length);
-    }
-    // Stored without the device having seen its PUBACK: fine once, not twice.
-    for (const times of found.values()) total.duplicates += times - 1;
-  };
-
-  for (const [twin, counters] of Object.entries(journal.acknowledged)) {
-    const [site, device] = twin.split('/');
-    const { rows } = await client.query<{ key: number; times: number }>(
-      `select r.value as key, count(*)::int as times from holdfast.reading r
-        where r.device_id = (select id from holdfast.device where site = $1 and name = $2)
-          and r.metric = 'counter' and r.time >= to_timestamp($3 / 1000.0)
-        group by r.value`,
-      [site, device, since],
+  const ofSites = Map.groupBy(Object.entries(journal.acknowledged), ([twin]) => twin.split('/')[0]!);
+  for (const [site, entries] of ofSites) {
+    const promised = new Map(
+      entries.map(([twin, acknowledged]) => [twin.split('/')[1]!, { published: null, acknowledged }]),
     );
-    add(counters, rows);
+    const devices = [...promised.keys()];
+    const rows = await storedCounters(client, { site, devices, metric: 'counter', sinceMs: since });
+    const compared = compareCounters(promised, rows);
+    total.acknowledged += compared.acknowledged;
+    total.stored += compared.kept;
+    total.duplicates += compared.duplicates;
+    total.missing += compared.missing.length;
   }
   if (replay && journal.replayed.length > 0) {
     const { rows } = await client.query<{ key: number; times: number }>(
@@ -83,10 +71,18 @@ async function countOnce(client: pg.Client, { journal, since, replay }: VerifyOp
         Math.max(...journal.replayed),
       ],
     );
-    add(
-      journal.replayed,
-      rows.map(row => ({ key: Math.round(row.key), times: row.times })),
-    );
+    const found = new Map(rows.map(row => [Math.round(row.key), row.times]));
+    total.acknowledged += journal.replayed.length;
+    // A recording may have two readings of one time.
+    for (const [key, { length }] of Map.groupBy(journal.replayed, key => key)) {
+      const times = found.get(key) ?? 0;
+      found.delete(key);
+      total.stored += Math.min(times, length);
+      total.missing += Math.max(0, length - times);
+      total.duplicates += Math.max(0, times - length);
+    }
+    // Stored without the device having seen its PUBACK: fine once, not twice.
+    for (const times of found.values()) total.duplicates += times - 1;
   }
   return total;
 }

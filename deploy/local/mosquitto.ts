@@ -35,6 +35,8 @@ export interface MosquittoOptions {
   readonly users: readonly MosquittoUser[];
   /** When to write the broker's state to disk, which is what a power cut or a kill takes back; `{ seconds: 5 }`. */
   readonly save?: { readonly changes: number } | { readonly seconds: number };
+  /** Whoever a client says it is, its user is its client id. */
+  readonly userIsClientId?: boolean;
   /** What may wait for one client that is away; beyond it Mosquitto drops the newest. 256 MiB. */
   readonly queuedBytesMax?: number;
 }
@@ -101,6 +103,7 @@ function mosquittoConfig(options: MosquittoOptions, place: Place): string {
   const save = options.save ?? { seconds: 5 };
   return [
     `listener ${place.port} ${place.host}`,
+    ...(options.userIsClientId ? ['use_username_as_clientid true'] : []),
     'allow_anonymous false',
     `password_file ${place.passwordFile}`,
     // Started as root it would become the user mosquitto, who may not exist and cannot read this folder.

@@ -4,6 +4,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
+import { importPermissions } from '../../protocol/export/import-permissions.ts';
 import { gatewayId, siteId } from '../../protocol/ids.ts';
 import { helloSubject, inboxPrefix, settledSubject } from '../../protocol/subjects.ts';
 import type { Binaries } from './binaries.ts';
@@ -40,8 +41,17 @@ export interface StackOptions {
   readonly httpPort?: number;
   readonly gatewayEnv?: Readonly<Record<string, string>>;
   /** Where a gateway reaches NATS instead of `url`: through a relay, say. */
-  readonly gatewayNatsUrl?: (url: string) => string | Promise<string>;
+  readonly gatewayNatsUrl?: (url: string, of: GatewayName) => string | Promise<string>;
+  /** Where a gateway reaches its broker instead of `url`. */
+  readonly gatewayMqttUrl?: (url: string, of: GatewayName) => string | Promise<string>;
+  /** The gateways' program instead of the product's own. */
+  readonly gatewayEntry?: URL;
   readonly cloudEnv?: Readonly<Record<string, string>>;
+}
+
+export interface GatewayName {
+  readonly site: string;
+  readonly gateway: string;
 }
 
 export interface SiteBroker {
@@ -72,6 +82,7 @@ export interface Stack {
 const DEVICE_USER = 'device';
 const GATEWAY_USER = 'gateway';
 const CLOUD_USER = 'cloud';
+const IMPORT_USER = 'import';
 
 export async function startStack(options: StackOptions): Promise<Stack> {
   const { binaries, directory, urls = {} } = options;
@@ -87,7 +98,11 @@ export async function startStack(options: StackOptions): Promise<Stack> {
   };
 
   try {
-    const natsUsers = [{ user: CLOUD_USER, password: secret() }, ...options.sites.flatMap(gatewayUsers)];
+    const natsUsers = [
+      { user: CLOUD_USER, password: secret() },
+      { user: IMPORT_USER, password: secret(), permissions: importPermissions },
+      ...options.sites.flatMap(gatewayUsers),
+    ];
     const [nats, redis, postgres] = await Promise.all([
       urls.nats
         ? externalServer('nats', urls.nats)
@@ -138,15 +153,16 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       for (const gateway of names) {
         options.signal?.throwIfAborted();
         const user = natsUsers.find(entry => entry.user === `${site}_${gateway}`)!;
+        const mqttUrl = brokers.get(site)!.server.url;
         const natsUrl = nats.external ? nats.url : withUser(nats.url, user);
         const gatewayProcess = nodeProcess({
           name: `gateway ${site}/${gateway}`,
-          entry: new URL('../../edge-gateway/main.ts', import.meta.url),
+          entry: options.gatewayEntry ?? new URL('../../edge-gateway/main.ts', import.meta.url),
           env: {
             HOLDFAST_SITE: site,
             HOLDFAST_GATEWAY: gateway,
-            HOLDFAST_MQTT_URL: brokers.get(site)!.server.url,
-            HOLDFAST_NATS_URL: (await options.gatewayNatsUrl?.(natsUrl)) ?? natsUrl,
+            HOLDFAST_MQTT_URL: (await options.gatewayMqttUrl?.(mqttUrl, { site, gateway })) ?? mqttUrl,
+            HOLDFAST_NATS_URL: (await options.gatewayNatsUrl?.(natsUrl, { site, gateway })) ?? natsUrl,
             HOLDFAST_DATA_DIR: join(directory, 'gateways', site, gateway),
             ...options.gatewayEnv,
           },

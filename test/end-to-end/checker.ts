@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { viewStoredTwin } from '../../cloud/twin-json.ts';
+import { compareCounters, storedCounters } from '../../deploy/lab/stored-counters.ts';
 import type { Journal } from './publisher.ts';
 import { gatewayEntries, type Scene, until } from './scene.ts';
 
@@ -53,28 +54,11 @@ export function report(name: string, count: Count): void {
 }
 
 export async function countHistory(scene: Scene, site: string, journal: Journal): Promise<Count> {
-  const { rows } = await scene.postgres.query<{ device: string; n: number; count: number }>(
-    `select device, value as n, count(*)::int as count from holdfast.reading
-      where site = $1 and device = any ($2) and metric = 'n' group by 1, 2`,
-    [site, [...journal.keys()]],
-  );
-  const found = new Set<string>();
-  let duplicates = 0;
-  let phantoms = 0;
-  for (const { device, n, count } of rows) {
-    found.add(`${device} ${n}`);
-    duplicates += count - 1;
-    if (!(Number.isInteger(n) && n >= 1 && n <= journal.get(device)!.published)) phantoms++;
-  }
-  let published = 0;
-  let acknowledged = 0;
-  let missing = 0;
-  for (const { device, published: of, acknowledged: seen } of journal.values()) {
-    published += of;
-    acknowledged += seen.size;
-    for (const n of seen) if (!found.has(`${device} ${n}`)) missing++;
-  }
-  return { published, acknowledged, stored: found.size, missing, duplicates, phantoms };
+  const devices = [...journal.keys()];
+  const rows = await storedCounters(scene.postgres, { site, devices, metric: 'n' });
+  const { acknowledged, stored, missing, duplicates, phantoms } = compareCounters(journal, rows);
+  const published = [...journal.values()].reduce((sum, { published: of }) => sum + of, 0);
+  return { published, acknowledged, stored, missing: missing.length, duplicates, phantoms };
 }
 
 interface Newest {

@@ -34,11 +34,13 @@ export interface GatewayEntry {
   readonly unsettledMessages: number;
   readonly lastHelloAt: number;
   readonly broker: { readonly connected: boolean; readonly reason: string | null };
+  readonly role: 'active' | 'standby';
 }
 
 export async function openScene(options: {
   sites: Readonly<Record<string, readonly string[]>>;
   cloudEnv?: Readonly<Record<string, string>>;
+  gatewayEnv?: Readonly<Record<string, string>>;
   /** Puts something between the gateways and NATS: gets the URL, gives the one to use. */
   gatewayNatsUrl?: (url: string) => Promise<string>;
 }): Promise<Scene> {
@@ -57,6 +59,7 @@ export async function openScene(options: {
       binaries,
       sites,
       ...(options.cloudEnv && { cloudEnv: options.cloudEnv }),
+      ...(options.gatewayEnv && { gatewayEnv: options.gatewayEnv }),
       ...(options.gatewayNatsUrl && { gatewayNatsUrl: options.gatewayNatsUrl }),
     });
     releases.push(() => stack.close());
@@ -139,7 +142,7 @@ async function everyGatewayAtItsBroker(
   await until('every gateway is at its broker', 20_000, () =>
     Object.entries(sites).every(([site, gateways]) =>
       gateways.every(gateway =>
-        scene.stack.gateways.get(`${site}/${gateway}`)!.output().includes('broker: connected'),
+        /broker: (connected|standby)/.test(scene.stack.gateways.get(`${site}/${gateway}`)!.output()),
       ),
     ),
   );
