@@ -14,7 +14,16 @@ const commands = {
   start: { entry: 'deploy/demo/main.ts', does: 'runs everything on this machine, with a simulated fleet' },
   test: { entry: 'test/run.ts', does: 'runs the tests' },
   bench: { entry: 'test/bench/main.ts', does: 'measures' },
+  lab: {
+    entry: 'deploy/lab/main.ts',
+    does: 'lets everything go wrong at a site, and counts what became of each message',
+  },
   edge: { entry: 'edge-gateway/command.ts', does: 'what can be done on the box itself: try-mapping, ...' },
+  import: {
+    entry: 'cloud/import/command.ts',
+    does: 'takes what gateways exported onto a stick into history',
+  },
+  keys: { entry: 'cloud/import/keys-command.ts', does: "makes the key pair of the cloud's import" },
 };
 
 const project = fileURLToPath(new URL('..', import.meta.url));

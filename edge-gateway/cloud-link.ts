@@ -1,5 +1,6 @@
 /**
- * The connection to the cloud: kept for ever, with jitter, and greeted after every connect and every few seconds.
+ * The connection to the cloud: kept for ever, with jitter, and greeted after every connect and every few seconds (on a
+ * metered link every few minutes, as `link-budget.ts` says).
  *
  *   connecting ─▶ greeting ──welcome──▶ open ──connection lost──▶ greeting …        close ─▶ closed
  *
@@ -29,6 +30,7 @@ import {
   settledSubject,
 } from '../protocol/subjects.ts';
 import type { GatewayConfig } from './config.ts';
+import type { LinkAccount } from './link-account.ts';
 
 /** What the cloud has said of itself. */
 export interface Welcome {
@@ -40,6 +42,9 @@ export interface Welcome {
 export interface CloudLink {
   /** Null until the first welcome, and while the connection is down. */
   readonly welcome: Welcome | null;
+  readonly connected: boolean;
+  /** What is wrong; null while all is well. */
+  readonly reason: string | null;
   /**
    * Publishes a batch. Resolves with its sequence in the stream; rejects when the stream refuses, does not answer, or
    * the connection goes down.
@@ -50,16 +55,22 @@ export interface CloudLink {
   close(): Promise<void>;
 }
 
-const HELLO_MS = 5000;
+/** What a message and its answer cost besides their payloads: subjects, inbox, lengths. */
+const REQUEST_OVERHEAD_BYTES = 300;
 const HELLO_TIMEOUT_MS = 5000;
+/** Before the first welcome nothing can be sent, so also a metered link asks again soon. */
+const UNWELCOME_HELLO_MS = 30_000;
 const PUBLISH_TIMEOUT_MS = 10_000;
 const CONNECT_AGAIN_MS = 2500;
+/** Without an answer to a ping for so long, a link that failed to answer otherwise is given up. */
+const ANSWER_TO_PING_MS = 10_000;
 
 export function openCloudLink(options: {
   config: Pick<GatewayConfig, 'site' | 'gateway' | 'natsUrl'>;
   /** Logs to ask about, and where they end. */
   logs: () => readonly { readonly logId: LogId; readonly nextSequence: number }[];
   report: () => GatewayReport;
+  account: LinkAccount;
   logger: Logger;
   /** `whole`: it is all that history has settled of the logs asked about, else what came on top. */
   onSettled: (settled: Readonly<Record<string, RangeSet>>, stream: StreamPosition, whole: boolean) => void;
@@ -68,7 +79,7 @@ export function openCloudLink(options: {
   /** Something was told that may allow to go on. */
   onNews: () => void;
 }): CloudLink {
-  const { config, logger } = options;
+  const { config, account, logger } = options;
   const { site, gateway } = config;
   const address = natsAddress(config.natsUrl);
   let nats: NatsConnection | undefined;
@@ -82,8 +93,19 @@ export function openCloudLink(options: {
   const onLinkDown = new Set<() => void>();
   let notices = 0;
 
-  const connecting = keepConnecting();
-  const helloTimer = setInterval(() => void hello(), HELLO_MS);
+  let asking = false;
+  let helloTimer = setTimeout(greetAgain, nextHelloMs());
+  const connecting = account.measure(keepConnecting);
+
+  function greetAgain(): void {
+    helloTimer = setTimeout(greetAgain, nextHelloMs());
+    void hello();
+  }
+
+  function nextHelloMs(): number {
+    const { helloMs, exhausted } = account.now();
+    return welcome || exhausted ? helloMs : Math.min(helloMs, UNWELCOME_HELLO_MS);
+  }
 
   async function keepConnecting(): Promise<void> {
     while (!closed) {
@@ -95,7 +117,7 @@ export function openCloudLink(options: {
           maxReconnectAttempts: -1,
           reconnectTimeWait: 500,
           reconnectJitter: 1500,
-          pingInterval: 5000,
+          pingInterval: account.pingMs,
           maxPingOut: 2,
           ignoreAuthErrorAbort: true,
         });
@@ -140,17 +162,16 @@ export function openCloudLink(options: {
   async function hello(): Promise<void> {
     if (!nats || !connected || closed) return;
     const logs = options.logs();
-    const message: Hello = {
+    const message = JSON.stringify({
       wireVersions: [WIRE_VERSION],
       logs: logs.map(log => log.logId),
       ends: Object.fromEntries(logs.map(log => [log.logId, log.nextSequence])),
       report: options.report(),
-    };
+    } satisfies Hello);
     const noticesBefore = notices;
     try {
-      const answer = await nats.request(helloSubject(site, gateway), JSON.stringify(message), {
-        timeout: HELLO_TIMEOUT_MS,
-      });
+      const answer = await nats.request(helloSubject(site, gateway), message, { timeout: HELLO_TIMEOUT_MS });
+      account.greeted(Buffer.byteLength(message) + answer.data.length + REQUEST_OVERHEAD_BYTES);
       const reply = HelloReply.parse(answer.json());
       if (reply.outcome === 'refused') trouble(`the cloud refuses this gateway: ${reply.reason}`);
       else if (reply.outcome === 'unavailable') trouble(`the cloud cannot answer now: ${reply.reason}`);
@@ -158,6 +179,21 @@ export function openCloudLink(options: {
       else onWelcome(reply, notices === noticesBefore);
     } catch (error) {
       trouble(`the cloud does not answer: ${(error as Error).message}`);
+      await leaveDeadLink();
+    }
+  }
+
+  /** Where pings are rare, a link that carries nothing any more is noticed when an answer stays away. */
+  async function leaveDeadLink(): Promise<void> {
+    if (!account.metered || !nats || !connected || asking) return;
+    asking = true;
+    const silent = new Promise<'silent'>(resolve => {
+      setTimeout(() => resolve('silent'), ANSWER_TO_PING_MS).unref();
+    });
+    const outcome = await Promise.race([nats.flush().catch(() => 'gone'), silent]);
+    asking = false;
+    if (outcome === 'silent' && connected && !closed) {
+      await account.measure(() => nats!.reconnect()).catch(() => undefined);
     }
   }
 
@@ -192,19 +228,33 @@ export function openCloudLink(options: {
     get welcome() {
       return connected ? welcome : null;
     },
+    get connected() {
+      return connected;
+    },
+    get reason() {
+      return lastReason || null;
+    },
     publish(lane, bytes) {
       const subject = ingestSubject(partitionOf(site, welcome!.partitions), lane, site, gateway);
       const published = stream!.publish(subject, bytes, { timeout: PUBLISH_TIMEOUT_MS });
       return new Promise((resolve, reject) => {
         const giveUp = () => reject(new Error('the link to the cloud went down'));
         onLinkDown.add(giveUp);
-        published.then(ack => resolve(ack.seq), reject).finally(() => onLinkDown.delete(giveUp));
+        published
+          .then(
+            ack => resolve(ack.seq),
+            error => {
+              reject(error);
+              void leaveDeadLink();
+            },
+          )
+          .finally(() => onLinkDown.delete(giveUp));
       });
     },
     trouble,
     async close() {
       closed = true;
-      clearInterval(helloTimer);
+      clearTimeout(helloTimer);
       await connecting;
       await nats?.close();
     },

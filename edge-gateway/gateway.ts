@@ -8,14 +8,25 @@ import type { Logger } from 'pino';
 import type { GatewayReport } from '../protocol/handshake.ts';
 import type { GatewayConfig } from './config.ts';
 import { startIntake } from './intake.ts';
-import { type FileOperations, openDiskBuffer } from './log/disk-buffer.ts';
-import { compileMapping } from './mapping/compile.ts';
-import type { MappingConfig } from './mapping/mapping-file.ts';
+import { openLinkAccount } from './link-account.ts';
+import { compactHere } from './log/compaction-job.ts';
+import { startCompactor } from './log/compactor.ts';
+import { type DiskBuffer, type FileOperations, openDiskBuffer } from './log/disk-buffer.ts';
+import { compileFacts, compileMapping } from './mapping/compile.ts';
+import { inDataFolder, type MappingConfig } from './mapping/mapping-file.ts';
+import { observerFor } from './mapping/sparkplug/observer.ts';
+import { startOutlook } from './outlook.ts';
 import { newRedelivery } from './redelivery.ts';
+import type { GatewayState } from './status/state.ts';
+import { routeTopic } from './topics.ts';
 import { startUplink } from './uplink.ts';
+import type { Signs } from './vitals.ts';
 
 export interface Gateway {
   report(): GatewayReport;
+  /** What the gateway knows of itself; the process adds the rest. */
+  state(): Omit<GatewayState, 'pid' | 'startedAt' | 'now' | 'residentBytes' | 'troubles'>;
+  signs(): Signs;
   /** Takes no more, sends what it has for a while, and closes. */
   close(): Promise<void>;
 }
@@ -24,6 +35,8 @@ export type StartOutcome =
   | { readonly outcome: 'started'; readonly gateway: Gateway }
   | { readonly outcome: 'refused'; readonly reason: string };
 
+/** Kinds that are gathered for less long on a metered link. */
+const URGENT: ReadonlySet<string> = new Set(['event', 'status']);
 const SEND_ON_EXIT_MS = 3000;
 /** Contents remembered to recognise a device's own retries; some 10 MB. */
 const REDELIVERY_WINDOW = 32_768;
@@ -36,10 +49,21 @@ export async function startGateway(options: {
   files?: FileOperations;
 }): Promise<StartOutcome> {
   const { config, logger } = options;
+  const mapping = inDataFolder(options.mapping, config.dataDirectory);
+  const facts = compileFacts(mapping);
+  const logDirectory = join(config.dataDirectory, 'log');
   const opened = await openDiskBuffer({
-    directory: join(config.dataDirectory, 'log'),
+    directory: logDirectory,
     bytesMax: config.bufferBytesMax,
     bootId: bootId(),
+    compaction: {
+      // What stands for the file system is known to this thread alone.
+      compactor: options.files
+        ? compactHere(options.files, compileMapping(mapping))
+        : startCompactor(mapping),
+      keepMessages: REDELIVERY_WINDOW,
+      nearFull: config.bufferNearFull,
+    },
     logger,
     ...(options.files && { files: options.files }),
   });
@@ -49,11 +73,43 @@ export async function startGateway(options: {
   }
   const { buffer } = opened;
 
-  const redelivery = newRedelivery({ receiveMaximum: config.receiveMaximum, window: REDELIVERY_WINDOW });
-  for (const frame of await buffer.recentFrames(REDELIVERY_WINDOW)) redelivery.remember(frame);
+  const redelivery = newRedelivery({
+    receiveMaximum: config.receiveMaximum,
+    window: REDELIVERY_WINDOW,
+    hasOwnTime: facts.hasOwnTime,
+  });
+  const recent = await buffer.recentFrames(REDELIVERY_WINDOW);
+  for (const frame of recent) redelivery.remember(frame);
+  const sparkplug = await observerFor(mapping, {
+    recent,
+    logger,
+    ...(options.files && { files: options.files }),
+  });
 
-  const intake = startIntake({ config, buffer, redelivery, logger });
-  const uplink = startUplink({ config, buffer, mapping: compileMapping(options.mapping), logger, report });
+  const account = openLinkAccount({
+    terms: config.link,
+    directory: config.dataDirectory,
+    flushIntervalMs: config.flushIntervalMs,
+    logger,
+  });
+  const intake = startIntake({
+    config,
+    buffer: account.metered ? tellOfEvents(buffer, () => uplink.eventWaits()) : buffer,
+    redelivery,
+    mapping,
+    facts,
+    sparkplug,
+    logger,
+  });
+  const uplink = startUplink({
+    config,
+    buffer,
+    mapping: compileMapping(mapping),
+    account,
+    report,
+    logger,
+  });
+  const outlook = startOutlook({ directory: logDirectory, buffer, uplink, account });
 
   function report(): GatewayReport {
     const stats = buffer.stats();
@@ -65,13 +121,11 @@ export async function startGateway(options: {
       dropped: intake.dropped,
       syncMs: stats.fsyncMs.p99,
       broker: intake.broker,
-      oldestUnsettledAt: null,
-      wireBytesLeft: 0,
-      forecast: { fullInSeconds: null, drainedInSeconds: null },
-      thinnedMessages: 0,
+      ...outlook.now(),
+      thinnedMessages: stats.messagesThinned,
       lostMessages: stats.messagesLost,
-      dataBudget: null,
-      role: 'active',
+      dataBudget: account.dataBudget,
+      role: intake.role,
     };
   }
 
@@ -79,11 +133,50 @@ export async function startGateway(options: {
     outcome: 'started',
     gateway: {
       report,
+      state() {
+        const { bytes: _, bytesMax: __, ...disk } = buffer.stats();
+        const { turnAt: ___, ...link } = uplink.state();
+        return {
+          site: config.site,
+          gateway: config.gateway,
+          report: report(),
+          disk,
+          link: { ...link, wireBytes: account.bytes, allowance: account.now() },
+        };
+      },
+      signs() {
+        const { messagesPending, fsyncs, writeErrors } = buffer.stats();
+        const { turnAt } = uplink.state();
+        return {
+          at: performance.now(),
+          messagesPending,
+          diskAnswers: fsyncs + writeErrors,
+          uplinkTurnAt: turnAt,
+        };
+      },
       async close() {
         await intake.close();
+        await sparkplug?.close();
         await uplink.close(SEND_ON_EXIT_MS);
+        outlook.close();
+        await account.close();
         await buffer.close();
       },
+    },
+  };
+}
+
+/** The same buffer, which says so when an event has become durable. Only the common topics say that without decoding. */
+function tellOfEvents(buffer: DiskBuffer, eventWaits: () => void): DiskBuffer {
+  return {
+    ...buffer,
+    append(message, onDurable) {
+      const routed = routeTopic(message.topic);
+      if (!routed.ok || !URGENT.has(routed.route.kind)) return buffer.append(message, onDurable);
+      return buffer.append(message, () => {
+        eventWaits();
+        onDurable();
+      });
     },
   };
 }

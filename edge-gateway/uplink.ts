@@ -5,8 +5,8 @@
  *
  * Two lanes: live goes first, a backlog follows behind it at the full spare rate, limited by the bytes that history has
  * not settled. Live batches grow with load: one leaves as soon as the flush interval since the last one is over, with all
- * that has gathered by then. Invariants: A (space is given back only for what history settled), F (batches under way
- * are bounded), R (what was in a lost stream is sent again).
+ * that has gathered by then. On a metered link that interval stretches (link-budget.ts). Invariants: A (space is given back
+ * only for what history settled), F (batches under way are bounded), R (what was in a lost stream is sent again).
  */
 import type { Logger } from 'pino';
 import type { GatewayReport, StreamPosition } from '../protocol/handshake.ts';
@@ -18,6 +18,8 @@ import { type EncodedBatch, lostBatch, newBatchReader } from './batch-reader.ts'
 import { openCloudLink } from './cloud-link.ts';
 import type { GatewayConfig } from './config.ts';
 import { liveEdge } from './lanes.ts';
+import type { LinkAccount } from './link-account.ts';
+import { type Allowance, BATCH_OVERHEAD_BYTES } from './link-budget.ts';
 import type { DiskBuffer, LogInfo } from './log/disk-buffer.ts';
 import type { Mapping } from './mapping/route.ts';
 import {
@@ -33,7 +35,33 @@ import {
   waiting,
 } from './send-plan.ts';
 
+export interface UplinkState {
+  readonly connected: boolean;
+  /** What is wrong with the link; null while all is well. */
+  readonly reason: string | null;
+  /** When its loop last took a turn, by `performance.now()`: at rest every second. */
+  readonly turnAt: number;
+  /** On disk and not in the stream. */
+  readonly waitingMessages: number;
+  /** What these are likely to cost on the wire; null before the first batch. */
+  readonly waitingWireBytes: number | null;
+  /** The oldest message that history has not settled. */
+  readonly oldest: { readonly logId: LogId; readonly sequence: number } | null;
+  /** Since start, by lane. */
+  readonly sent: Readonly<Record<Lane, Readonly<Sent>>>;
+}
+
+interface Sent {
+  batches: number;
+  messages: number;
+  /** Of the batches alone. */
+  bytes: number;
+}
+
 export interface Uplink {
+  state(): UplinkState;
+  /** An event waits on disk, or soon will: it is gathered for less long. */
+  eventWaits(): void;
   /** Sends what is on disk, at most for `deadlineMs`, and closes. */
   close(deadlineMs: number): Promise<void>;
 }
@@ -45,6 +73,12 @@ const BACKFILL_UNSETTLED_BYTES_MAX = 8 * 1024 * 1024;
 /** Logs that are asked about and sent at a time. */
 const LOGS_AT_WORK_MAX = 500;
 const RETRY_MS = { first: 100, max: 5000 };
+/** The loop takes a turn at least this often. */
+const TURN_MS_MAX = 1000;
+/** Gathering for longer than this ends early for news: an event, a closing gateway. */
+const PLAIN_PAUSE_MS_MAX = 50;
+/** For the first batch of a slow link. */
+const WIRE_BYTES_PER_MESSAGE = 30;
 
 interface NextBatch extends Range {
   readonly lane: Lane;
@@ -57,10 +91,12 @@ export function startUplink(options: {
   buffer: DiskBuffer;
   /** What becomes of a message. */
   mapping: Mapping;
+  account: LinkAccount;
   report: () => GatewayReport;
   logger: Logger;
 }): Uplink {
-  const { config, buffer, mapping, logger } = options;
+  const { config, buffer, mapping, account, logger } = options;
+  const liveMessagesMax = account.metered ? limits.batchMessagesMax : config.batchMessagesMax;
   const readBatch = newBatchReader({ buffer, mapping, logger });
   /** What is settled is the cloud's to say: a history that was replaced or restored is filled from what is still here. */
   const plans = new Map<LogId, SendPlan>();
@@ -70,12 +106,23 @@ export function startUplink(options: {
   let lastFlushAt = Number.NEGATIVE_INFINITY;
   let retryMs = RETRY_MS.first;
   let phase: 'open' | 'draining' | 'closed' = 'open';
+  let turnAt = performance.now();
+  let gathering = false;
+  let eventWaits = false;
+  const sent: Record<Lane, Sent> = {
+    live: { batches: 0, messages: 0, bytes: 0 },
+    backfill: { batches: 0, messages: 0, bytes: 0 },
+  };
   const alarm = newAlarm();
 
-  const forgetDurable = buffer.onDurable(alarm.ring);
+  const forgetDurable = buffer.onDurable(() => {
+    // What is gathered for is not news.
+    if (!gathering || eventWaits) alarm.ring();
+  });
   const link = openCloudLink({
     config,
     report: options.report,
+    account,
     logger,
     logs: logsAtWork,
     onSettled,
@@ -109,28 +156,52 @@ export function startUplink(options: {
 
   async function run(): Promise<void> {
     while (phase !== 'closed') {
-      const live = mayPublish('live') ? nextLive() : null;
-      const dueInMs = live ? flushDueInMs(live) : Number.POSITIVE_INFINITY;
+      turnAt = performance.now();
+      const rateDueInMs = account.dueInMs();
+      if (rateDueInMs > 0) {
+        await pause(Math.min(rateDueInMs, TURN_MS_MAX));
+        continue;
+      }
+      const allowed = account.now();
+      const live = allowed.live && mayPublish('live') ? nextLive() : null;
+      const dueInMs = live ? flushDueInMs(live, allowed) : Number.POSITIVE_INFINITY;
       if (live && dueInMs <= 0) {
         lastFlushAt = performance.now();
+        eventWaits = false;
         await send(live);
         continue;
       }
-      const backfill = mayPublish('backfill') ? nextBackfill() : null;
+      const backfill = allowed.backfill && mayPublish('backfill') ? nextBackfill() : null;
       if (backfill) await send(backfill);
-      else if (live) await pause(dueInMs);
+      else if (live) await gather(dueInMs);
       else if (phase === 'draining' && inFlight.live + inFlight.backfill === 0) return;
-      else await alarm.rung(1000);
+      else await alarm.rung(TURN_MS_MAX);
     }
+  }
+
+  async function gather(ms: number): Promise<void> {
+    if (ms <= PLAIN_PAUSE_MS_MAX) return pause(ms);
+    gathering = true;
+    await alarm.rung(Math.min(ms, TURN_MS_MAX));
+    gathering = false;
   }
 
   function mayPublish(lane: Lane): boolean {
     return link.welcome !== null && inFlight[lane] < IN_FLIGHT_MAX[lane];
   }
 
-  function flushDueInMs({ from, to }: Range): number {
-    if (to - from >= config.batchMessagesMax) return 0;
-    return lastFlushAt + config.flushIntervalMs - performance.now();
+  function flushDueInMs({ from, to }: Range, { gatherMs, eventGatherMs }: Allowance): number {
+    if (to - from >= messagesMaxOf('live') || phase === 'draining') return 0;
+    return lastFlushAt + (eventWaits ? eventGatherMs : gatherMs) - performance.now();
+  }
+
+  function messagesMaxOf(lane: Lane): number {
+    const messagesMax = lane === 'live' ? liveMessagesMax : limits.batchMessagesMax;
+    const { messages, bytes } = sent[lane];
+    return Math.min(
+      messagesMax,
+      account.messagesMax(messages > 0 ? bytes / messages : WIRE_BYTES_PER_MESSAGE),
+    );
   }
 
   function nextLive(): NextBatch | null {
@@ -186,8 +257,7 @@ export function startUplink(options: {
       publish(lane, log.logId, lostBatch(log.logId, { from, to }));
       return;
     }
-    const messagesMax = lane === 'live' ? config.batchMessagesMax : limits.batchMessagesMax;
-    const batch = await readBatch(log.logId, { from, to }, messagesMax).catch(error => {
+    const batch = await readBatch(log.logId, { from, to }, messagesMaxOf(lane)).catch(error => {
       link.trouble(`the buffer cannot be read: ${(error as Error).message}`);
       return null;
     });
@@ -204,6 +274,10 @@ export function startUplink(options: {
     const created = link.welcome!.streamCreated;
     change(plan => take(plan, range, created, lane, bytes.length));
     inFlight[lane]++;
+    sent[lane].batches++;
+    sent[lane].messages += range.to - range.from;
+    sent[lane].bytes += bytes.length;
+    const answered = account.publishing(bytes.length, lane === 'live');
     link
       .publish(lane, bytes)
       .then(
@@ -222,11 +296,43 @@ export function startUplink(options: {
       )
       .finally(() => {
         inFlight[lane]--;
+        answered();
         alarm.ring();
       });
   }
 
+  function state(): UplinkState {
+    let waitingMessages = 0;
+    let oldest: UplinkState['oldest'] = null;
+    for (const log of logsAtWork()) {
+      const plan = planOf(log);
+      waitingMessages += waiting(plan, log.firstSequence, log.nextSequence).size;
+      if (oldest) continue;
+      const unsettled = RangeSet.of(log.firstSequence, log.nextSequence)
+        .difference(plan.settled.union(log.settled))
+        .difference(log.lost).ranges[0];
+      if (unsettled) oldest = { logId: log.logId, sequence: unsettled.from };
+    }
+    // A backlog leaves in large batches: what those cost says more than the small ones of a live lane.
+    const { messages, bytes } = sent.backfill.messages > 0 ? sent.backfill : sent.live;
+    const overhead = Math.ceil(waitingMessages / limits.batchMessagesMax) * BATCH_OVERHEAD_BYTES;
+    const { connected, welcome, reason } = link;
+    return {
+      connected: connected && welcome !== null,
+      reason,
+      turnAt,
+      waitingMessages,
+      waitingWireBytes: messages > 0 ? Math.round((waitingMessages * bytes) / messages) + overhead : null,
+      oldest,
+      sent,
+    };
+  }
+
   return {
+    state,
+    eventWaits() {
+      eventWaits = true;
+    },
     async close(deadlineMs) {
       phase = 'draining';
       alarm.ring();

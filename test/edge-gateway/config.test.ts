@@ -23,6 +23,21 @@ test('topic filters are split at commas', () => {
   assert.deepEqual(read.ok && read.config.topics, ['devices/#', 'sensors/+/+']);
 });
 
+test('the terms of a metered link are read', () => {
+  const read = readGatewayConfig({
+    ...good,
+    HOLDFAST_LINK_BUDGET: '50MB/day',
+    HOLDFAST_BACKFILL_HOURS: '22:00-06:00',
+    HOLDFAST_LINK_BYTES_PER_SECOND: '20000',
+  });
+  assert.deepEqual(read.ok && read.config.link, {
+    budget: { bytesMax: 50_000_000, per: 'day' },
+    backfillHours: [{ from: 1320, to: 360 }],
+    bytesPerSecond: 20_000,
+    gatherMsMax: 300_000,
+  });
+});
+
 test('every wrong key is named, all of them at once', () => {
   const wrong: [string, string | undefined][] = [
     ['HOLDFAST_SITE', undefined],
@@ -40,6 +55,11 @@ test('every wrong key is named, all of them at once', () => {
     ['HOLDFAST_FLUSH_INTERVAL_MS', '-1'],
     ['HOLDFAST_LOG_LEVEL', 'loud'],
     ['HOLDFAST_MAPPING_FILE', ''],
+    ['HOLDFAST_LINK_BUDGET', '50MB'],
+    ['HOLDFAST_BACKFILL_HOURS', '22-06'],
+    ['HOLDFAST_LINK_BYTES_PER_SECOND', '5'],
+    ['HOLDFAST_LINK_GATHER_SECONDS_MAX', '0'],
+    ['HOLDFAST_METRICS_PORT', '70000'],
   ];
   for (const [key, value] of wrong) {
     const read = readGatewayConfig({ ...good, [key]: value });
