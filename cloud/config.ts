@@ -30,6 +30,8 @@ const Environment = z.object({
   HOLDFAST_HISTORY_COMMIT_INTERVAL_MS: whole.min(0).default(100),
   HOLDFAST_RETENTION_DAYS: z.coerce.number().positive().default(90),
   HOLDFAST_TWIN_TTL_DAYS: z.coerce.number().positive().default(30),
+  /** Where the demo's links are cut and restored (deploy/demo/links.ts); absent everywhere else. */
+  HOLDFAST_DEMO_CONTROL_URL: z.url({ protocol: /^http$/ }).optional(),
   HOLDFAST_LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal']).default('info'),
 });
 
@@ -47,6 +49,8 @@ export interface CloudConfig {
   commitIntervalMs: number;
   retentionMs: number;
   twinTtlSeconds: number;
+  /** Null: this is no demo. */
+  demoControlUrl: string | null;
   logLevel: string;
 }
 
@@ -78,6 +82,7 @@ export function readCloudConfig(
       commitIntervalMs: env.HOLDFAST_HISTORY_COMMIT_INTERVAL_MS,
       retentionMs: env.HOLDFAST_RETENTION_DAYS * DAY_MS,
       twinTtlSeconds: Math.round((env.HOLDFAST_TWIN_TTL_DAYS * DAY_MS) / 1000),
+      demoControlUrl: env.HOLDFAST_DEMO_CONTROL_URL ?? null,
       logLevel: env.HOLDFAST_LOG_LEVEL,
     },
   };

@@ -9,21 +9,29 @@ import type { NatsConnection, Subscription } from '@nats-io/transport-node';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import { WIRE_VERSION } from '../protocol/batch-codec.ts';
-import { type GatewayReport, Hello, type StreamPosition } from '../protocol/handshake.ts';
+import { Hello, type StreamPosition } from '../protocol/handshake.ts';
 import type { GatewayId, SiteId } from '../protocol/ids.ts';
 import { HELLO_FILTER, parseHelloSubject, partitionOf, settledSubject } from '../protocol/subjects.ts';
+import {
+  type GatewayMemory,
+  type GatewayPresence,
+  loadGateways,
+  openGatewayMemory,
+} from './gateway-memory.ts';
 import type { SettledNotice } from './history/writer.ts';
 import type { StreamCursor } from './partition.ts';
 
-export interface GatewayPresence {
-  readonly site: SiteId;
-  readonly gateway: GatewayId;
-  readonly lastHelloAt: number;
-  readonly report: GatewayReport;
-}
-
 export interface GatewayLink {
+  /** By `site/gateway`; the one heard longest ago comes first. */
   readonly gateways: ReadonlyMap<string, GatewayPresence>;
+  /** When it was last heard, if that is too long ago; null while it is up. Milliseconds since 1970. */
+  silentSince(presence: GatewayPresence): number | null;
+  /** Since when none of the site's gateways is heard any more; null when one is, or none is known. */
+  siteSilentSince(site: string): number | null;
+  /** Hellos get through again: whoever is there has a moment to say so before it counts as silent. */
+  listenAnew(): void;
+  /** Writes down what was heard, for a node that starts later. */
+  flush(): Promise<void>;
   /** `created` is the identity of the stream that the commit read from. */
   announce(
     notices: readonly SettledNotice[],
@@ -35,17 +43,24 @@ export interface GatewayLink {
 
 /** Gateways remembered for the page; one that was not heard for the longest makes room. */
 const GATEWAYS_MAX = 10_000;
+/** Three hellos; of a metered link, which may say hello every five minutes only, two. */
+const SILENT_AFTER_MS = { unmetered: 15_000, metered: 660_000 } as const;
 
-export function openGatewayLink(options: {
+export async function openGatewayLink(options: {
   nats: NatsConnection;
   pool: Pool;
   historyId: string;
   partitions: number;
   streamCreated: () => Promise<string>;
   logger: Logger;
-}): GatewayLink {
+}): Promise<GatewayLink> {
   const { nats, pool, logger } = options;
+  const memory: GatewayMemory = openGatewayMemory(pool);
   const gateways = new Map<string, GatewayPresence>();
+  for (const presence of await loadGateways(pool, GATEWAYS_MAX)) {
+    gateways.set(`${presence.site}/${presence.gateway}`, presence);
+  }
+  let listeningSince = Date.now();
   const subscription: Subscription = nats.subscribe(HELLO_FILTER, { queue: 'hello' });
 
   const serving = (async () => {
@@ -58,7 +73,9 @@ export function openGatewayLink(options: {
           message.respond(JSON.stringify({ outcome: 'refused', reason: hello.error.message }));
           continue;
         }
-        remember({ ...address, lastHelloAt: Date.now(), report: hello.data.report });
+        const presence = { ...address, lastHelloAt: Date.now(), report: hello.data.report };
+        remember(presence);
+        memory.heard(presence, hello.data.ends);
         message.respond(JSON.stringify(await answer(address, hello.data)));
       } catch (error) {
         const reason = (error as Error).message;
@@ -99,8 +116,29 @@ export function openGatewayLink(options: {
     if (gateways.size > GATEWAYS_MAX) gateways.delete(gateways.keys().next().value!);
   }
 
+  function silentSince({ lastHelloAt, report }: GatewayPresence): number | null {
+    const waitedMs = Date.now() - Math.max(lastHelloAt, listeningSince);
+    const link = report.dataBudget === null ? 'unmetered' : 'metered';
+    return waitedMs > SILENT_AFTER_MS[link] ? lastHelloAt : null;
+  }
+
   return {
     gateways,
+    silentSince,
+    siteSilentSince(site) {
+      let since: number | null = null;
+      for (const presence of gateways.values()) {
+        if (presence.site !== site) continue;
+        const silent = silentSince(presence);
+        if (silent === null) return null;
+        since = Math.max(since ?? 0, silent);
+      }
+      return since;
+    },
+    listenAnew() {
+      listeningSince = Date.now();
+    },
+    flush: memory.flush,
     announce(notices, created, cursors) {
       const stream = positionIn(created, cursors);
       const byGateway = Map.groupBy(notices, notice => settledSubject(notice.site, notice.gateway));

@@ -13,11 +13,13 @@ import { registerRoutes } from './api/routes.ts';
 import { openSiteDirectory } from './api/site-directory.ts';
 import type { CloudConfig } from './config.ts';
 import { loadDashboard } from './dashboard-assets.ts';
+import { registerDemoLinks } from './demo-links.ts';
 import { openGatewayLink } from './gateway-link.ts';
 import { type Health, openHealthMonitor, type ServerHealth } from './health.ts';
 import { newBudget } from './history/budget.ts';
 import { openDictionary } from './history/dictionary.ts';
 import { openLiveState } from './live-state.ts';
+import { openMetrics } from './metrics.ts';
 import { migrate } from './migrate.ts';
 import { claimPartitions, lostPartition } from './ownership.ts';
 import { type IngestCounters, openPartition, type Partition, type PartitionShared } from './partition.ts';
@@ -45,12 +47,14 @@ const POSTGRES_STATEMENT_MS = 30_000;
 const POSTGRES_IDLE_TRANSACTION_MS = 60_000;
 const FENCED_EXIT_CODE = 3;
 const RULES_REFRESH_MS = 5000;
+const GATEWAYS_FLUSH_MS = 5000;
 const HOUSEKEEPING_MS = 30_000;
 const STREAM_CHECK_MS = 5000;
 const DRAIN_MS = 8000;
 /** Above DRAIN_MS and the time limit of a NATS request together: the pumps' last one is waited for. */
 const RELEASE_MS = 15_000;
 const QUARANTINE_ROWS_MAX = 100_000;
+const HOUR_MS = 3_600_000;
 const DAY_MS = 86_400_000;
 
 interface Release {
@@ -181,6 +185,9 @@ export async function startCloudNode(
     corrupt: 0,
     refused: 0,
     expired: 0,
+    late: 0,
+    thinned: 0,
+    lost: 0,
     withoutTwin: 0,
     bytes: 0,
     lagMs: 0,
@@ -195,7 +202,7 @@ export async function startCloudNode(
   onClose('Redis', () => live.close());
   const rules = openRuleBook(pool, logger);
   await rules.refresh();
-  const gateways = openGatewayLink({
+  const gateways = await openGatewayLink({
     nats,
     pool,
     historyId,
@@ -203,7 +210,10 @@ export async function startCloudNode(
     streamCreated: async () => created,
     logger,
   });
-  onClose('gateway link', () => gateways.close());
+  onClose('gateway link', async () => {
+    gateways.close();
+    await gateways.flush();
+  });
 
   const budget = newBudget(config.historyQueueBytesMax);
   const dictionary = openDictionary(pool);
@@ -257,6 +267,12 @@ export async function startCloudNode(
     gateways,
     directory: openSiteDirectory(pool),
     health,
+    metrics: openMetrics({ health, gateways }),
+    onError: (route, error) => logger.warn({ route, reason: (error as Error).message }, 'request failed'),
+  });
+  registerDemoLinks({
+    app,
+    controlUrl: config.demoControlUrl,
     onError: (route, error) => logger.warn({ route, reason: (error as Error).message }, 'request failed'),
   });
   serveDashboard(app, await loadDashboard());
@@ -270,6 +286,7 @@ export async function startCloudNode(
     onReconnect: () => {
       natsHealth = { ok: true, reason: null };
       logger.info('nats: connected again');
+      gateways.listenAnew();
       // Consumers live in the server's memory and may be gone with it: open new ones at the known positions.
       for (const partition of partitionsOpen) partition.relocate();
       push.resync();
@@ -291,6 +308,7 @@ export async function startCloudNode(
   };
   every(STREAM_CHECK_MS, async () => void (await locateStream()), 'stream check');
   every(RULES_REFRESH_MS, rules.refresh, 'reading rules');
+  every(GATEWAYS_FLUSH_MS, gateways.flush, 'noting gateways');
   every(
     RULES_REFRESH_MS,
     async () => {
@@ -322,6 +340,17 @@ export async function startCloudNode(
       );
     },
     'housekeeping',
+  );
+
+  every(
+    HOUR_MS,
+    async () => {
+      const oldest = Date.now() - config.retentionMs;
+      await pool.query('delete from holdfast.ledger_minute where minute < to_timestamp($1 / 1000.0)', [
+        oldest,
+      ]);
+    },
+    'forgetting old minutes of the ledger',
   );
 
   logger.info({ port: listening.port, partitions: claims.length, historyId }, 'cloud node ready');

@@ -10,11 +10,11 @@
 import type { JetStreamClient } from '@nats-io/jetstream';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
-import type { Batch, ReadingsBatch } from '../protocol/batch.ts';
+import type { Batch, ReadingsBatch, ThinnedBatch } from '../protocol/batch.ts';
 import { decodeBatch } from '../protocol/batch-codec.ts';
 import { boundClock } from '../protocol/batch-rows.ts';
 import type { GatewayId, SiteId } from '../protocol/ids.ts';
-import { lanes, parseIngestSubject, partitionOf } from '../protocol/subjects.ts';
+import { type Lane, lanes, parseIngestSubject, partitionOf } from '../protocol/subjects.ts';
 import type { ThresholdRule } from './actors/rule.ts';
 import type { Budget } from './history/budget.ts';
 import type { Dictionary } from './history/dictionary.ts';
@@ -45,12 +45,18 @@ export interface IngestCounters {
   corrupt: number;
   /** Batches refused for their wire version or partition. */
   refused: number;
-  /** Rows older than the retention time. */
+  /** Rows and summaries older than the retention time. */
   expired: number;
+  /** Messages that came by the backfill lane. */
+  late: number;
+  /** Messages in runs that came thinned. */
+  thinned: number;
+  /** Messages that gateways declared lost. */
+  lost: number;
   /** Rows of devices beyond the bound of twins per site: in history only. */
   withoutTwin: number;
   bytes: number;
-  /** Arrival at the gateway to live state, of the newest batch, milliseconds by both clocks. */
+  /** Arrival at the gateway to live state, of the newest batch in the live lane, milliseconds by both clocks. */
   lagMs: number;
 }
 
@@ -183,7 +189,7 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
         stream: message.stream,
         site,
         gateway,
-        bytes: content.batch?.settlement === 'raw' ? memoryOf(content.batch) : 256 + message.data.length,
+        bytes: memoryOf(content.batch) || 256 + message.data.length,
         ...content,
       });
 
@@ -221,27 +227,33 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
     }
     const { batch } = decoded;
     if (batch.settlement === 'lost') {
+      counters.lost += batch.count;
       logger.warn(
         { site, gateway, sequences: batch.count, reason: batch.reason },
         'gateway declares sequences lost',
       );
       return item({ batch });
     }
-    boundClock(batch, Date.now());
+    // Of a thinned run the twins see what was kept, the newest row of each device among it (C).
+    const readings = batch.settlement === 'thinned' ? batch.kept : batch;
+    boundClock(readings, Date.now());
     const actor = await siteActor(site);
-    const { twins, transitions, withoutTwin } = actor.receive(batch, shared.rules());
+    const { twins, transitions, withoutTwin } = actor.receive(readings, shared.rules());
     counters.withoutTwin += withoutTwin;
-    count(batch);
+    count(batch, readings, lane);
     item({ batch, twins, transitions });
     await actor.room();
   }
 
-  function count(batch: ReadingsBatch): void {
+  function count(batch: ReadingsBatch | ThinnedBatch, readings: ReadingsBatch, lane: Lane): void {
     counters.messages += batch.count;
-    counters.quarantined += batch.setAside.length;
-    for (const metric of batch.metrics) counters.readings += metric.values.length;
-    const newest = batch.rows.receivedAt.at(-1);
-    if (newest !== undefined) counters.lagMs = Math.max(0, Date.now() - newest);
+    counters.quarantined += readings.setAside.length;
+    for (const metric of readings.metrics) counters.readings += metric.values.length;
+    if (batch.settlement === 'thinned') counters.thinned += batch.count;
+    else if (lane === 'backfill') counters.late += batch.count;
+    const newest = readings.rows.receivedAt.at(-1);
+    // What waited in a gateway's buffer says nothing about how fast the cloud is.
+    if (lane === 'live' && newest !== undefined) counters.lagMs = Math.max(0, Date.now() - newest);
   }
 
   const pumps: Pump[] = lanes.map(lane =>
@@ -305,8 +317,15 @@ const NO_GATEWAY = 'none' as GatewayId;
 
 const POISON_BYTES_KEPT = 64 * 1024;
 
-/** Bytes a decoded batch holds in memory, roughly: its columns. */
-function memoryOf(batch: ReadingsBatch): number {
+/** Bytes a decoded batch holds in memory, roughly: its columns. 0 for one that has none. */
+function memoryOf(batch: Batch | null): number {
+  if (batch?.settlement === 'thinned') {
+    const { summaries, kept } = batch;
+    return (
+      memoryOf(kept) + summaries.length * 44 + (summaries.devices.length + summaries.metrics.length) * 64
+    );
+  }
+  if (batch?.settlement !== 'raw') return 0;
   let bytes = 512 + batch.rows.length * 32;
   for (const metric of batch.metrics) {
     if (metric.type === 'string') for (const text of metric.values) bytes += 32 + text.length * 2;

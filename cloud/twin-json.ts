@@ -3,6 +3,7 @@
  * and as people and dashboards see it.
  */
 import type { Value } from '../protocol/batch.ts';
+import type { Presence } from './actors/presence.ts';
 import type { OpenAlert } from './actors/rule.ts';
 import type { MetricState, TwinState } from './actors/twin.ts';
 
@@ -15,7 +16,12 @@ interface StoredTwin {
   seenAt: number;
   readings: StoredReading[];
   alerts: Record<string, OpenAlert>;
+  /** Left out while nothing is known. */
+  presence?: Presence;
 }
+
+/** What the device's newest status message says of its connection, and when; null when none ever did. */
+export type PresenceView = { readonly online: boolean; readonly at: number } | null;
 
 export interface TwinView {
   site: string;
@@ -25,6 +31,7 @@ export interface TwinView {
   seenAt: number;
   metrics: Record<string, { value: Value; at: number }>;
   alerts: Record<string, OpenAlert>;
+  presence: PresenceView;
 }
 
 export function storeTwin(twin: TwinState, epoch: number): string {
@@ -45,6 +52,7 @@ export function storeTwin(twin: TwinState, epoch: number): string {
     seenAt: twin.seenAt,
     readings,
     alerts: asRecord(twin.alerts),
+    ...(twin.presence && { presence: twin.presence }),
   };
   return JSON.stringify(stored);
 }
@@ -71,6 +79,7 @@ function restored(site: string, device: string, stored: StoredTwin): TwinState {
     seenAt: stored.seenAt,
     metrics,
     alerts: new Map(Object.entries(stored.alerts)),
+    presence: stored.presence ?? null,
   };
 }
 
@@ -81,12 +90,15 @@ export function viewStoredTwin(site: string, device: string, json: string): Twin
     for (const [name, value] of Object.entries(values)) metrics[name] = { value, at };
   }
   const { epoch, version, seenAt, alerts } = stored;
-  return { site, device, epoch, version, seenAt, metrics, alerts };
+  return { site, device, epoch, version, seenAt, metrics, alerts, presence: viewPresence(stored.presence) };
 }
 
+const viewPresence = (presence: Presence | null | undefined): PresenceView =>
+  presence ? { online: presence.online, at: presence.at } : null;
+
 /**
- * What changed between two states, as one entry of an `update` message: metrics that moved, and the alerts when
- * they are not the same any more.
+ * What changed between two states, as one entry of an `update` message: metrics that moved, and the alerts and the
+ * presence when they are not the same any more.
  */
 export function updateFragment(before: TwinState | null, after: TwinState, epoch: number): string {
   const metrics: TwinView['metrics'] = Object.create(null);
@@ -103,6 +115,9 @@ export function updateFragment(before: TwinState | null, after: TwinState, epoch
   };
   if (before?.alerts !== after.alerts && (before || after.alerts.size > 0)) {
     fragment.alerts = asRecord(after.alerts);
+  }
+  if (after.presence && before?.presence !== after.presence) {
+    fragment.presence = viewPresence(after.presence);
   }
   return JSON.stringify(fragment);
 }

@@ -33,24 +33,55 @@ create table stream_cursor (
 -- The ledger (A, B): per log of a gateway, the sequences that history has settled in whatever way. It is the
 -- deduplication: a range enters once, in the transaction that writes its rows.
 create table gateway_log (
-  id         int generated always as identity primary key,
-  site       text not null,
-  gateway    text not null,
-  log_id     text not null,
-  settled    int8multirange not null default '{}',
-  created_at timestamptz not null default now(),
+  id          int generated always as identity primary key,
+  site        text not null,
+  gateway     text not null,
+  log_id      text not null,
+  settled     int8multirange not null default '{}',
+  -- One past the newest message that was ever on the gateway's disk, as its hellos said: what lies in [1, ends) and is
+  -- not settled is missing. Null until a hello named the log.
+  ends        bigint,
+  seen_at     timestamptz,
+  -- Settled messages that did not come live and whole, each counted once, by the worst that happened to it.
+  late        bigint not null default 0,
+  thinned     bigint not null default 0,
+  lost        bigint not null default 0,
+  quarantined bigint not null default 0,
+  expired     bigint not null default 0,
+  created_at  timestamptz not null default now(),
   unique (site, gateway, log_id)
-);
+) with (fillfactor = 60);
 
 -- What was settled other than as plain rows, so that nothing is dropped in silence (F, H, I).
 create table ledger_mark (
   log       int not null references gateway_log,
   range     int8range not null,
   status    text not null check (status in ('quarantined', 'expired', 'lost', 'thinned')),
+  -- How many messages of the range it concerns: in a thinned run some were kept as they were.
+  messages  bigint not null,
   reason    text not null,
   noted_at  timestamptz not null default now(),
-  primary key (log, range)
+  primary key (log, range, status)
 );
+
+-- The ledger by time, for charts: messages per minute of arrival at the gateway. What came live and whole is not in it,
+-- so it stays small. A row with 0 messages lies within a run that was settled as one.
+create table ledger_minute (
+  log      int not null references gateway_log,
+  minute   timestamptz not null,
+  status   text not null check (status in ('late', 'thinned', 'lost', 'quarantined', 'expired')),
+  messages bigint not null,
+  primary key (log, minute, status)
+);
+
+-- What each gateway said last, so that one that has gone silent stays on the page after a cloud node's restart.
+create table gateway (
+  site          text not null,
+  name          text not null,
+  last_hello_at timestamptz not null,
+  report        jsonb not null,
+  primary key (site, name)
+) with (fillfactor = 60);
 
 -- Dictionaries: short numbers for names that repeat in every row.
 create table device (
@@ -123,6 +154,39 @@ create view reading as
     join device d on d.id = r.device
     join shape_metric m on m.shape = r.shape;
 
+create table metric (
+  id   int generated always as identity primary key,
+  name text not null unique
+);
+
+-- Numbers of readings that a gateway had no room for: one row per device, metric, interval and thinned run. `sequence`
+-- is the run's first, so the key makes a second copy impossible (B).
+create table summary (
+  at          timestamptz not null,
+  sequence    bigint not null,
+  log         int not null,
+  device      int not null,
+  metric      int not null,
+  interval_ms int not null,
+  minimum     float8 not null,
+  maximum     float8 not null,
+  mean        float8 not null,
+  count       bigint not null,
+  primary key (device, metric, at, interval_ms, log, sequence)
+);
+
+-- Summaries as people and Grafana read them. Runs that share an interval are about different readings: they are one row.
+create view thinned_reading as
+  select d.site, d.name as device, m.name as metric, s.at as time,
+         make_interval(secs => s.interval_ms / 1000.0) as interval,
+         min(s.minimum) as minimum, max(s.maximum) as maximum,
+         -- In numeric, where no device's value can overflow the sum.
+         (sum(s.mean::numeric * s.count) / sum(s.count))::float8 as mean, sum(s.count)::bigint as count
+    from summary s
+    join device d on d.id = s.device
+    join metric m on m.id = s.metric
+   group by d.site, d.name, m.name, s.at, s.interval_ms;
+
 -- Bad messages, kept for a person to look at (H). Their ranges are settled; this table is bounded by the writer.
 create table quarantine (
   id            bigint generated always as identity primary key,
@@ -189,9 +253,10 @@ create function claim(node text, ids int[]) returns table (partition int, epoch 
 $$;
 
 -- The last step of every history transaction, sent together with COMMIT so that a paused writer holds no lock:
--- fence (D), ledger (B), cursors, checkpointed twins, incidents. Raises HF001 for a stale epoch and HF002 when a
--- range is settled already.
-create function settle(p_partition int, p_epoch bigint, p_ranges jsonb, p_cursors jsonb, p_twins jsonb, p_incidents jsonb)
+-- fence (D), ledger (B) with its counts, cursors, checkpointed twins, incidents. Raises HF001 for a stale epoch and
+-- HF002 when a range is settled already.
+create function settle(p_partition int, p_epoch bigint, p_ranges jsonb, p_minutes jsonb, p_cursors jsonb, p_twins jsonb,
+                       p_incidents jsonb)
 returns void language plpgsql as $$
 declare
   entry record;
@@ -201,14 +266,22 @@ begin
     raise exception 'partition % is not owned under epoch % any more', p_partition, p_epoch using errcode = 'HF001';
   end if;
 
-  for entry in select * from jsonb_to_recordset(p_ranges) as r (log int, ranges text) loop
+  for entry in select * from jsonb_to_recordset(p_ranges) as r (log int, ranges text, late bigint, thinned bigint,
+                                                                lost bigint, quarantined bigint, expired bigint) loop
     update holdfast.gateway_log
-       set settled = settled + entry.ranges::int8multirange
+       set settled = settled + entry.ranges::int8multirange,
+           late = late + entry.late, thinned = thinned + entry.thinned, lost = lost + entry.lost,
+           quarantined = quarantined + entry.quarantined, expired = expired + entry.expired
      where id = entry.log and not settled && entry.ranges::int8multirange;
     if not found then
       raise exception 'log %: part of % is settled already', entry.log, entry.ranges using errcode = 'HF002';
     end if;
   end loop;
+
+  insert into holdfast.ledger_minute as m (log, minute, status, messages)
+  select log, to_timestamp(minute * 60.0), status, messages
+    from jsonb_to_recordset(p_minutes) as r (log int, minute bigint, status text, messages bigint)
+  on conflict (log, minute, status) do update set messages = m.messages + excluded.messages;
 
   insert into holdfast.stream_cursor as c (partition, lane, stream_created, stream_sequence)
   select p_partition, lane, created, sequence

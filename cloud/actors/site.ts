@@ -6,7 +6,7 @@
  * Invariants: C (through `twin.ts`), F (twins per site are bounded: beyond the bound a new device is in history
  * only, and counted).
  */
-import type { ReadingsBatch } from '../../protocol/batch.ts';
+import { kinds, type ReadingsBatch } from '../../protocol/batch.ts';
 import { correctedAt, forEachRow } from '../../protocol/batch-rows.ts';
 import type { ThresholdRule } from './rule.ts';
 import { type IncidentTransition, newTwin, receive, type TwinState } from './twin.ts';
@@ -57,6 +57,7 @@ export function receiveBatch(
         log: batch.logId,
         sequence: batch.firstSequence + rows.sequenceOffset[row]!,
         element: rows.element[row]!,
+        kind: kinds[rows.kind[row]!] ?? 'telemetry',
         metrics: names,
         values,
       },

@@ -1,5 +1,6 @@
 /**
- * The twin of one device: the newest value of each metric and the alerts that are open, as a pure state machine.
+ * The twin of one device: the newest value of each metric, the alerts that are open, and whether its last status
+ * message had it online, as a pure state machine.
  *
  *   receive(state, message) → { state, effects }
  *
@@ -7,8 +8,9 @@
  * one than live shows). Invariants: C (a metric only moves forward in the order of `order.ts`; folding a message
  * again changes nothing), H (nothing a device sends can make this throw).
  */
-import type { Value } from '../../protocol/batch.ts';
+import type { Kind, Value } from '../../protocol/batch.ts';
 import { isAfter, type ReadingOrder } from './order.ts';
+import { connectionIn, type Presence } from './presence.ts';
 import { appliesTo, incidentId, judge, type OpenAlert, type ThresholdRule } from './rule.ts';
 
 export interface MetricState extends ReadingOrder {
@@ -25,6 +27,8 @@ export interface TwinState {
   readonly metrics: ReadonlyMap<string, MetricState>;
   /** By rule id. */
   readonly alerts: ReadonlyMap<string, OpenAlert>;
+  /** Null until a status message said something of the connection. */
+  readonly presence: Presence | null;
 }
 
 /** One element of a message. `at` is corrected, so it is never far ahead of `receivedAt`. */
@@ -34,6 +38,7 @@ export interface Reading {
   readonly log: string;
   readonly sequence: number;
   readonly element: number;
+  readonly kind: Kind;
   readonly metrics: readonly string[];
   readonly values: readonly Value[];
 }
@@ -79,6 +84,7 @@ export const newTwin = (site: string, device: string): TwinState => ({
   seenAt: 0,
   metrics: new Map(),
   alerts: new Map(),
+  presence: null,
 });
 
 export function receive(state: TwinState, message: TwinMessage): TwinOutcome {
@@ -131,18 +137,28 @@ function receiveReading(state: TwinState, reading: Reading, rules: readonly Thre
     }
   }
 
-  if (!metrics) return { state, effects: NO_EFFECTS };
+  const presence = presenceAfter(state.presence, reading);
+  if (!metrics && presence === state.presence) return { state, effects: NO_EFFECTS };
   return {
     state: {
       site: state.site,
       device: state.device,
       version: state.version + 1,
       seenAt: Math.max(state.seenAt, reading.receivedAt),
-      metrics,
+      metrics: metrics ?? state.metrics,
       alerts: alerts ?? state.alerts,
+      presence,
     },
     effects: effects ?? NO_EFFECTS,
   };
+}
+
+function presenceAfter(known: Presence | null, reading: Reading): Presence | null {
+  if (reading.kind !== 'status' || (known && !isAfter(reading, known))) return known;
+  const online = connectionIn(reading.metrics, reading.values);
+  if (online === null) return known;
+  const { at, log, sequence, element } = reading;
+  return { online, at, log, sequence, element };
 }
 
 /** The join of two states of one twin: per metric the later reading; alerts of the state that has seen more. */
@@ -159,8 +175,12 @@ function merge(state: TwinState, other: TwinState): TwinState {
     seenAt: Math.max(state.seenAt, other.seenAt),
     metrics,
     alerts: other.version > state.version ? other.alerts : state.alerts,
+    presence: laterOf(state.presence, other.presence),
   };
 }
+
+const laterOf = (a: Presence | null, b: Presence | null): Presence | null =>
+  a && b ? (isAfter(b, a) ? b : a) : (a ?? b);
 
 const openAlert = (rule: ThresholdRule, state: TwinState, reading: Reading, value: number): OpenAlert => ({
   incident: incidentId(rule.id, `${state.site}/${state.device}`, reading),

@@ -45,9 +45,39 @@ export function getJson(
         const problem = asProblem(error);
         if (problem.status >= 500) onError(pattern, error);
         status = problem.status;
-        body = { type: 'about:blank', title: problem.title, status, detail: problem.message };
+        body = problemBody(problem);
       }
       if (!aborted()) send(response, status, body);
+    })();
+  });
+}
+
+/** Serves `GET pattern` with a text of the given type; what fails is 503, told to `onError`. */
+export function getText(
+  app: TemplatedApp,
+  pattern: string,
+  contentType: string,
+  handle: () => Promise<string>,
+  onError: (pattern: string, error: unknown) => void,
+): void {
+  app.get(pattern, response => {
+    const aborted = watchAbort(response);
+    void (async () => {
+      try {
+        const text = await handle();
+        if (aborted()) return;
+        response.cork(() => {
+          response
+            .writeStatus(statusLine(200))
+            .writeHeader('content-type', contentType)
+            .writeHeader('cache-control', 'no-store')
+            .end(text);
+        });
+      } catch (error) {
+        const problem = asProblem(error);
+        onError(pattern, error);
+        if (!aborted()) send(response, problem.status, problemBody(problem));
+      }
     })();
   });
 }
@@ -93,6 +123,13 @@ function asProblem(error: unknown): Problem {
   }
   return new Problem(503, 'Unavailable', 'a server behind this answer is not there now; try again');
 }
+
+const problemBody = ({ status, title, message }: Problem) => ({
+  type: 'about:blank',
+  title,
+  status,
+  detail: message,
+});
 
 const reasons: Record<number, string> = {
   200: 'OK',

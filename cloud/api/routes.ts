@@ -7,10 +7,14 @@ import { isDeviceId, isSiteId } from '../../protocol/ids.ts';
 import type { GatewayLink } from '../gateway-link.ts';
 import type { Health } from '../health.ts';
 import type { LiveState } from '../live-state.ts';
+import type { Metrics } from '../metrics.ts';
+import { siteCompleteness } from './completeness.ts';
 import { historyPoints } from './history-points.ts';
-import { getJson, Problem, type RouteRequest } from './http.ts';
+import { getJson, getText, Problem, type RouteRequest } from './http.ts';
 import { incidents, quarantined } from './records.ts';
+import { ledgerShades, missingShades } from './shades.ts';
 import { type SiteDirectory, siteNames } from './site-directory.ts';
+import { historySummaries } from './summaries.ts';
 
 const limit = (initial: number, max: number) => z.coerce.number().int().min(1).max(max).default(initial);
 const site = z.string().refine(isSiteId, 'not a site name').optional();
@@ -37,6 +41,7 @@ const HistoryQuery = z.object({
   limit: limit(20_000, 50_000),
 });
 const IncidentsQuery = z.object({ site, device, limit: limit(100, 1000) });
+const CompletenessQuery = z.object({ limit: limit(100, 1000) });
 const QuarantineQuery = z.object({ site, limit: limit(50, 1000) });
 
 const HOUR_MS = 3_600_000;
@@ -48,16 +53,18 @@ export function registerRoutes(options: {
   gateways: GatewayLink;
   directory: SiteDirectory;
   health: () => Health;
+  metrics: Metrics;
   onError: (route: string, error: unknown) => void;
 }): void {
-  const { app, pool, live, directory } = options;
+  const { app, pool, live, directory, gateways } = options;
   const get = (pattern: string, handle: (request: RouteRequest) => unknown) =>
     getJson(app, pattern, handle, options.onError);
 
   get('/health', () => options.health());
+  getText(app, '/metrics', options.metrics.contentType, options.metrics.text, options.onError);
 
   get('/sites', async () => {
-    const present = [...options.gateways.gateways.values()];
+    const present = [...gateways.gateways.values()];
     const sites = new Map((await directory.sites()).map(entry => [entry.site, entry]));
     // A gateway that has never had a message is there too: it says why, such as a broker that refuses it.
     for (const gateway of present) {
@@ -68,9 +75,23 @@ export function registerRoutes(options: {
         ...entry,
         gateways: present
           .filter(gateway => gateway.site === entry.site)
-          .map(({ gateway, lastHelloAt, report }) => ({ gateway, lastHelloAt, ...report })),
+          .map(presence => {
+            const { gateway, lastHelloAt, report } = presence;
+            const silentSinceMs = gateways.silentSince(presence);
+            const link = silentSinceMs === null ? 'up' : 'silent';
+            return { gateway, lastHelloAt, link, silentSinceMs, ...report };
+          }),
       })),
     };
+  });
+
+  get('/sites/:site/completeness', async ({ parameters: [siteName = ''], query }) => {
+    const { limit: logsMax } = CompletenessQuery.parse(Object.fromEntries(query));
+    const found = isSiteId(siteName)
+      ? await siteCompleteness(pool, siteName, [...gateways.gateways.values()], logsMax)
+      : null;
+    if (!found) throw new Problem(404, 'Not found', `no site ${siteName}`);
+    return found;
   });
 
   get('/twins', async request => {
@@ -102,7 +123,8 @@ export function registerRoutes(options: {
   get('/twins/:site/:device', async ({ parameters: [siteName = '', deviceName = ''] }) => {
     const twin = await live.twin(siteName, deviceName);
     if (!twin) throw new Problem(404, 'Not found', `no twin ${siteName}/${deviceName}`);
-    return twin;
+    // However new the values look: nobody has heard of the site since.
+    return { ...twin, gatewaySilentSince: gateways.siteSilentSince(siteName) };
   });
 
   get('/twins/:site/:device/history', async ({ parameters: [siteName = '', deviceName = ''], query }) => {
@@ -114,7 +136,23 @@ export function registerRoutes(options: {
     const since = from ?? until - HOUR_MS;
     if (since > until) throw new Problem(400, 'Bad request', 'from lies after to');
     const wanted = { site: siteName, device: deviceName, metric, from: since, to: until, pointsMax };
-    return { site: siteName, device: deviceName, metric, ...(await historyPoints(pool, wanted)) };
+    const heard = [...gateways.gateways.values()]
+      .filter(presence => presence.site === siteName)
+      .map(presence => ({ ...presence, silentSince: gateways.silentSince(presence) }));
+    const [raw, thinned, shades] = await Promise.all([
+      historyPoints(pool, wanted),
+      historySummaries(pool, wanted),
+      ledgerShades(pool, siteName, wanted),
+    ]);
+    return {
+      site: siteName,
+      device: deviceName,
+      metric,
+      points: raw.points,
+      summaries: thinned.summaries,
+      shades: [...shades, ...missingShades(heard, wanted, Date.now())],
+      truncated: raw.truncated || thinned.truncated,
+    };
   });
 
   get('/incidents', async ({ query }) => incidents(pool, IncidentsQuery.parse(Object.fromEntries(query))));

@@ -1,9 +1,9 @@
 /**
- * One history transaction: rows by binary COPY, quarantine and marks, then fence, ledger, cursors, twins and
- * incidents together with COMMIT in one last round trip (invariants A, B, D). Outcomes are values; only a broken
+ * One history transaction: rows by binary COPY, quarantine and marks, then fence, ledger, cursors, twins, incidents and
+ * summaries together with COMMIT in one last round trip (invariants A, B, D). Outcomes are values; only a broken
  * assumption throws.
  *
- *   begin → COPY → quarantine, marks → [settle(…); commit]
+ *   begin → COPY → summaries to the stage → quarantine, marks → [settle(…); stage into summary; commit]
  *
  * All of it has one deadline: a connection that went silent is given up, not waited for (R).
  */
@@ -13,6 +13,8 @@ import { from as copyFrom } from 'pg-copy-streams';
 import type { Lane } from '../../protocol/subjects.ts';
 import type { IncidentTransition } from '../actors/twin.ts';
 import { COPY_MESSAGES } from './copy-rows.ts';
+import { COPY_SUMMARIES, MAKE_SUMMARY_STAGE, STORE_SUMMARIES } from './copy-summaries.ts';
+import type { MinuteCount, StatusCounts } from './tally.ts';
 
 export interface QuarantineRow {
   readonly site: string;
@@ -28,9 +30,12 @@ export interface QuarantineRow {
 
 export interface MarkRow {
   readonly log: number;
-  /** PostgreSQL's `int8range` text. */
-  readonly range: string;
-  readonly status: 'quarantined' | 'expired' | 'lost';
+  /** First sequence, and one past the last. */
+  readonly from: number;
+  readonly to: number;
+  readonly status: 'quarantined' | 'expired' | 'lost' | 'thinned';
+  /** How many messages of the range it concerns. */
+  readonly messages: number;
   readonly reason: string;
 }
 
@@ -45,10 +50,15 @@ export interface Transaction {
   readonly epoch: number;
   /** The COPY stream, or null when there is no row. */
   readonly rows: Buffer | null;
+  /** The same of summaries. */
+  readonly summaries: Buffer | null;
   readonly quarantine: readonly QuarantineRow[];
   readonly marks: readonly MarkRow[];
-  /** Per log, what this transaction settles, as `int8multirange` text. */
-  readonly ranges: readonly { readonly log: number; readonly ranges: string }[];
+  /** Per log, what this transaction settles, as `int8multirange` text, and how much of it not live and whole. */
+  readonly ranges: readonly (StatusCounts & { readonly log: number; readonly ranges: string })[];
+  readonly minutes: readonly MinuteCount[];
+  /** Rows and summaries that are too old to be stored. */
+  readonly expiredRows: number;
   readonly cursors: readonly CursorMove[];
   readonly twins: readonly { site: string; device: string; version: number; state: string }[];
   readonly incidents: readonly IncidentTransition[];
@@ -109,15 +119,22 @@ export async function commitHistory(
 
 async function transact(client: PoolClient, work: Transaction): Promise<void> {
   await client.query('begin');
-  if (work.rows) {
-    const copy = client.query(copyFrom(COPY_MESSAGES));
-    // Says so once more when its connection is given up, after the pipeline has stopped listening.
-    copy.on('error', () => {});
-    await pipeline([work.rows], copy);
+  if (work.rows) await copyIn(client, COPY_MESSAGES, work.rows);
+  if (work.summaries) {
+    await client.query(MAKE_SUMMARY_STAGE);
+    await copyIn(client, COPY_SUMMARIES, work.summaries);
   }
   if (work.quarantine.length > 0) await insertQuarantine(client, work.quarantine);
   if (work.marks.length > 0) await insertMarks(client, work.marks);
-  await client.query(`${settleStatement(work)}; commit`);
+  const storeSummaries = work.summaries ? `${STORE_SUMMARIES}; ` : '';
+  await client.query(`${settleStatement(work)}; ${storeSummaries}commit`);
+}
+
+async function copyIn(client: PoolClient, statement: string, rows: Buffer): Promise<void> {
+  const copy = client.query(copyFrom(statement));
+  // Says so once more when its connection is given up, after the pipeline has stopped listening.
+  copy.on('error', () => {});
+  await pipeline([rows], copy);
 }
 
 function settleStatement(work: Transaction): string {
@@ -135,7 +152,7 @@ function settleStatement(work: Transaction): string {
     cleared_at: incident.clearedAt,
     cleared_value: incident.clearedValue,
   }));
-  return `select holdfast.settle(${work.partition}, ${work.epoch}, ${json(work.ranges)}, ${json(work.cursors)}, ${json(work.twins)}, ${json(incidents)})`;
+  return `select holdfast.settle(${work.partition}, ${work.epoch}, ${json(work.ranges)}, ${json(work.minutes)}, ${json(work.cursors)}, ${json(work.twins)}, ${json(incidents)})`;
 }
 
 /** What an error means for the transaction. */
@@ -175,14 +192,17 @@ async function insertQuarantine(client: PoolClient, rows: readonly QuarantineRow
 
 async function insertMarks(client: PoolClient, marks: readonly MarkRow[]): Promise<void> {
   await client.query(
-    `insert into holdfast.ledger_mark (log, range, status, reason)
-     select log, range::int8range, status, reason
-       from unnest($1::int[], $2::text[], $3::text[], $4::text[]) as r (log, range, status, reason)
-     on conflict (log, range) do nothing`,
+    `insert into holdfast.ledger_mark (log, range, status, messages, reason)
+     select log, int8range(first, past), status, messages, reason
+       from unnest($1::int[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::text[])
+         as r (log, first, past, status, messages, reason)
+     on conflict (log, range, status) do nothing`,
     [
       marks.map(mark => mark.log),
-      marks.map(mark => mark.range),
+      marks.map(mark => mark.from),
+      marks.map(mark => mark.to),
       marks.map(mark => mark.status),
+      marks.map(mark => mark.messages),
       marks.map(mark => withoutNul(mark.reason)),
     ],
   );

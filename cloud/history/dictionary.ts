@@ -1,5 +1,5 @@
 /**
- * Short numbers for the names that repeat in every row: logs, devices, shapes. Allocated once in Postgres, cached
+ * Short numbers for the names that repeat in every row: logs, devices, shapes, metrics of summaries. Allocated once in Postgres, cached
  * here. Caches are bounded: one that is full starts anew, which costs look-ups, never rows (F).
  */
 import { createHash } from 'node:crypto';
@@ -32,6 +32,7 @@ export interface Dictionary {
   /** Postgres was away, and may have come back as it was earlier: nothing that was read of it holds any more (R). */
   forgetAll(): void;
   devices(site: string, names: readonly string[]): Promise<number[]>;
+  metrics(names: readonly string[]): Promise<number[]>;
   shapes(metrics: readonly MetricColumn[], shapes: readonly (readonly number[])[]): Promise<ShapeEntry[]>;
   ensureDays(days: Iterable<string>): Promise<void>;
 }
@@ -40,6 +41,7 @@ export function openDictionary(pool: Pool): Dictionary {
   const logs = new Map<string, LogEntry>();
   const devices = new Map<string, number>();
   const shapes = new Map<string, number>();
+  const metrics = new Map<string, number>();
   const days = new Set<string>();
 
   async function log(site: string, gateway: string, logId: string): Promise<LogEntry> {
@@ -79,6 +81,27 @@ export function openDictionary(pool: Pool): Dictionary {
     return ids.includes(undefined) ? deviceIds(site, names) : (ids as number[]);
   }
 
+  async function metricIds(wanted: readonly string[]): Promise<number[]> {
+    const names = wanted.map(withoutNul);
+    const missing = names.filter(name => !metrics.has(name));
+    if (missing.length > 0) {
+      const { rows } = await pool.query<{ id: number; name: string }>(
+        `with wanted as (select distinct name from unnest($1::text[]) as w (name)),
+              added as (insert into holdfast.metric (name)
+                        select name from wanted
+                         where not exists (select 1 from holdfast.metric m where m.name = wanted.name)
+                        on conflict do nothing returning id, name)
+         select id, name from added
+         union select m.id, m.name from holdfast.metric m join wanted w using (name)`,
+        [missing],
+      );
+      for (const row of rows) remember(metrics, row.name, row.id);
+    }
+    const ids = names.map(name => metrics.get(name));
+    // As with devices: another writer was first, or the cache was emptied.
+    return ids.includes(undefined) ? metricIds(wanted) : (ids as number[]);
+  }
+
   async function shapeOf(columns: readonly MetricColumn[]): Promise<ShapeEntry> {
     const positions = columns.map((_, position) => position);
     const byName = (a: number, b: number) => (columns[a]!.name < columns[b]!.name ? -1 : 1);
@@ -116,9 +139,10 @@ export function openDictionary(pool: Pool): Dictionary {
     log,
     forgetLog: (site, gateway, logId) => void logs.delete(`${site}/${gateway}/${logId}`),
     forgetAll() {
-      for (const cache of [logs, devices, shapes, days]) cache.clear();
+      for (const cache of [logs, devices, shapes, metrics, days]) cache.clear();
     },
     devices: deviceIds,
+    metrics: metricIds,
     shapes: async (metrics, wanted) => {
       const entries: ShapeEntry[] = [];
       for (const shape of wanted) entries.push(await shapeOf(shape.map(column => metrics[column]!)));

@@ -4,33 +4,24 @@
  *   enqueue ─▶ queue ─▶ gather ─▶ commit ──committed──▶ onSettled
  *                ▲                  │ unavailable: wait, same again     (R)
  *                │                  │ overlap: read the ledger again    (B)
- *                └── budget ◀───────┤ refused: halve until the poison row is alone, quarantine it (H)
+ *                └── budget ◀───────┤ refused: halve until the poison row is alone, quarantine it (H);
+ *                                   │          a thinned run is one piece: its kept rows are tried without it
  *                                   └ stale-epoch: stop for good        (D)
  *
  * The queue is bounded by a budget that all partitions of the node share; the pump waits when it is used up (F).
  */
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
-import type { Batch, ReadingsBatch } from '../../protocol/batch.ts';
-import { kinds } from '../../protocol/batch.ts';
-import { correctedAt, forEachRow } from '../../protocol/batch-rows.ts';
+import type { Batch } from '../../protocol/batch.ts';
 import type { GatewayId, SiteId } from '../../protocol/ids.ts';
 import { RangeSet } from '../../protocol/range-set.ts';
 import type { Lane } from '../../protocol/subjects.ts';
 import type { IncidentTransition, TwinState } from '../actors/twin.ts';
-import { storeTwin } from '../twin-json.ts';
 import type { Budget } from './budget.ts';
-import {
-  type CommitOutcome,
-  type CursorMove,
-  commitHistory,
-  type MarkRow,
-  outcomeOf,
-  type QuarantineRow,
-  type Transaction,
-} from './commit.ts';
-import { copyBuffer } from './copy-rows.ts';
+import { type CommitOutcome, type CursorMove, commitHistory, outcomeOf, type Transaction } from './commit.ts';
 import type { Dictionary, LogEntry } from './dictionary.ts';
+import { buildTransaction } from './transaction.ts';
+import { halve, isWholeRun, piecesOf, type Work } from './work.ts';
 
 export interface HistoryItem {
   readonly lane: Lane;
@@ -46,13 +37,6 @@ export interface HistoryItem {
   readonly transitions: readonly IncidentTransition[];
   /** Memory it holds, for the budget. */
   readonly bytes: number;
-}
-
-/** A stretch of one batch that is not settled yet. */
-interface Work {
-  readonly item: HistoryItem & { readonly batch: Batch };
-  readonly log: LogEntry;
-  readonly fresh: RangeSet;
 }
 
 export interface SettledNotice {
@@ -75,9 +59,6 @@ const ROWS_PER_TRANSACTION = 50_000;
 const TWINS_PER_TRANSACTION = 20_000;
 /** A transaction that takes longer is given up and tried again (R). */
 const COMMIT_TIMEOUT_MS = 60_000;
-const DAY_MS = 86_400_000;
-/** No gateway lets a later time through; what claims one is kept as this. */
-const LATEST_CLAIM_MS = Date.UTC(9999, 11, 31);
 
 export function openHistoryWriter(options: {
   pool: Pool;
@@ -96,11 +77,11 @@ export function openHistoryWriter(options: {
     cursors: readonly CursorMove[],
     incidents: readonly IncidentTransition[],
   ) => void;
-  /** Rows of a committed transaction that were older than the retention time and are not stored. */
+  /** Rows and summaries of a committed transaction that were older than the retention time and are not stored. */
   onExpired?: (rows: number) => void;
   onStaleEpoch: () => void;
 }): HistoryWriter {
-  const { pool, dictionary, partition, epoch, budget, logger } = options;
+  const { pool, dictionary, partition, budget, logger } = options;
   const { commitTimeoutMs = COMMIT_TIMEOUT_MS } = options;
   const queue: HistoryItem[] = [];
   let phase: 'open' | 'closing' | 'closed' = 'open';
@@ -134,7 +115,7 @@ export function openHistoryWriter(options: {
       const item = queue[count]!;
       for (const twin of item.twins) twins.add(`${twin.site}/${twin.device}`);
       if (count > 0 && twins.size > TWINS_PER_TRANSACTION) break;
-      rows += item.batch?.settlement === 'raw' ? item.batch.rows.length : 1;
+      rows += rowsOf(item.batch);
       count++;
     }
     return queue.splice(0, count);
@@ -205,7 +186,7 @@ export function openHistoryWriter(options: {
   async function commitWorks(works: readonly Work[], items: readonly HistoryItem[]): Promise<CommitOutcome> {
     let transaction: Transaction;
     try {
-      transaction = await build(works, items);
+      transaction = await buildTransaction(works, items, options);
     } catch (error) {
       const outcome = outcomeOf(error as Error);
       return outcome.outcome === 'refused' ? isolate(works, items, outcome.reason) : outcome;
@@ -222,7 +203,7 @@ export function openHistoryWriter(options: {
     items: readonly HistoryItem[],
     reason: string,
   ): Promise<CommitOutcome> {
-    const total = works.reduce((sum, work) => sum + work.fresh.size, 0);
+    const total = works.reduce((sum, work) => sum + piecesOf(work), 0);
     if (total === 0) {
       if (items.length < 2) return { outcome: 'unavailable', reason };
       // All rows are in; what goes along may only be too much at a time.
@@ -236,128 +217,18 @@ export function openHistoryWriter(options: {
         const alone = await commitWorks(works, []);
         return alone.outcome === 'committed' ? commitWorks([], items) : alone;
       }
-      const { item, log, fresh } = works[0]!;
+      const work = works[0]!;
+      const { item } = work;
       if (item.poison) return { outcome: 'unavailable', reason };
-      const poison = { reason: `refused by PostgreSQL: ${reason}`, bytes: new Uint8Array() };
-      return commitWorks([{ item: { ...item, poison }, log, fresh }], []);
+      const refused = `refused by PostgreSQL: ${reason}`;
+      // Events and status must not go down with a summary, or with one bad row among them (A).
+      if (isWholeRun(work)) return commitWorks([{ ...work, refused }], []);
+      const poison = { reason: refused, bytes: new Uint8Array() };
+      return commitWorks([{ ...work, item: { ...item, poison } }], []);
     }
     const [first, second] = halve(works, Math.floor(total / 2));
     const outcome = await commitWorks(first, []);
     return outcome.outcome === 'committed' ? commitWorks(second, items) : outcome;
-  }
-
-  async function build(works: readonly Work[], items: readonly HistoryItem[]): Promise<Transaction> {
-    const rows = copyBuffer(works.reduce((sum, work) => sum + work.item.bytes * 2, 0));
-    const quarantine: QuarantineRow[] = [];
-    const marks: MarkRow[] = [];
-    const days = new Set<string>();
-    for (const work of works) await addWork(work, rows, quarantine, marks, days);
-    await dictionary.ensureDays(days);
-
-    const ranges = new Map<number, RangeSet>();
-    for (const { log, fresh } of works) {
-      ranges.set(log.id, (ranges.get(log.id) ?? RangeSet.empty).union(fresh));
-    }
-    const twins = new Map<string, TwinState>();
-    for (const item of items) for (const twin of item.twins) twins.set(`${twin.site}/${twin.device}`, twin);
-    return {
-      partition,
-      epoch,
-      rows: rows.rows() > 0 ? rows.finish() : null,
-      quarantine,
-      marks,
-      ranges: [...ranges].map(([log, set]) => ({ log, ranges: set.toString() })),
-      cursors: cursorMoves(items),
-      twins: [...twins.values()].map(twin => ({
-        site: twin.site,
-        device: twin.device,
-        version: twin.version,
-        state: storeTwin(twin, epoch),
-      })),
-      incidents: items.flatMap(item => item.transitions),
-    };
-  }
-
-  async function addWork(
-    { item, log, fresh }: Work,
-    rows: ReturnType<typeof copyBuffer>,
-    quarantine: QuarantineRow[],
-    marks: MarkRow[],
-    days: Set<string>,
-  ): Promise<void> {
-    const { batch, site, gateway } = item;
-    const mark = (from: number, to: number, status: MarkRow['status'], reason: string) =>
-      marks.push({ log: log.id, range: `[${from},${to})`, status, reason });
-
-    if (item.poison) {
-      for (const { from, to } of fresh.ranges) mark(from, to, 'quarantined', item.poison.reason);
-      quarantine.push({
-        site,
-        gateway,
-        log: log.id,
-        sequence: fresh.ranges[0]!.from,
-        receivedAt: options.now(),
-        reason: item.poison.reason,
-        topic: '',
-        payloadBytes: item.poison.bytes.length,
-        payload: item.poison.bytes,
-      });
-      return;
-    }
-    if (batch.settlement === 'lost') {
-      for (const { from, to } of fresh.ranges) mark(from, to, 'lost', batch.reason);
-      return;
-    }
-    for (const entry of batch.setAside) {
-      const sequence = batch.firstSequence + entry.sequenceOffset;
-      if (!fresh.contains(sequence)) continue;
-      mark(sequence, sequence + 1, 'quarantined', entry.reason);
-      quarantine.push({ ...entry, site, gateway, log: log.id, sequence });
-    }
-    await addRows(batch, { site, log, fresh }, rows, days, sequence =>
-      mark(sequence, sequence + 1, 'expired', 'older than the retention time'),
-    );
-  }
-
-  async function addRows(
-    batch: ReadingsBatch,
-    { site, log, fresh }: { site: string; log: LogEntry; fresh: RangeSet },
-    rows: ReturnType<typeof copyBuffer>,
-    days: Set<string>,
-    onExpired: (sequence: number) => void,
-  ): Promise<void> {
-    const devices = await dictionary.devices(site, batch.devices);
-    const shapes = await dictionary.shapes(batch.metrics, batch.shapes);
-    const whole = fresh.covers(batch.firstSequence, batch.firstSequence + batch.count);
-    const oldest = options.now() - options.retentionMs;
-    const columns = batch.rows;
-    let lastDay = Number.NaN;
-    forEachRow(batch, ({ row, values }) => {
-      const sequence = batch.firstSequence + columns.sequenceOffset[row]!;
-      if (!whole && !fresh.contains(sequence)) return;
-      const claimed = columns.at[row]!;
-      const at = correctedAt(claimed, columns.receivedAt[row]!);
-      if (!(at >= oldest)) return onExpired(sequence);
-      const day = Math.floor(at / DAY_MS);
-      if (day !== lastDay) {
-        days.add(new Date(day * DAY_MS).toISOString().slice(0, 10));
-        lastDay = day;
-      }
-      const shape = shapes[columns.shape[row]!]!;
-      rows.add({
-        at,
-        claimedAt: claimed === at ? null : Math.min(claimed, LATEST_CLAIM_MS),
-        sequence,
-        log: log.id,
-        device: devices[columns.device[row]!]!,
-        shape: shape.id,
-        element: columns.element[row]!,
-        kind: Math.min(columns.kind[row]!, kinds.length - 1),
-        values,
-        numbers: shape.numbers,
-        texts: shape.texts,
-      });
-    });
   }
 
   function announce(works: readonly Work[], transaction: Transaction): void {
@@ -369,8 +240,7 @@ export function openHistoryWriter(options: {
       ranges: fresh,
     }));
     options.onSettled(notices, transaction.cursors, transaction.incidents);
-    const expired = transaction.marks.filter(({ status }) => status === 'expired').length;
-    if (expired > 0) options.onExpired?.(expired);
+    if (transaction.expiredRows > 0) options.onExpired?.(transaction.expiredRows);
   }
 
   return {
@@ -395,34 +265,11 @@ export function openHistoryWriter(options: {
   };
 }
 
-function cursorMoves(items: readonly HistoryItem[]): CursorMove[] {
-  const moves = new Map<Lane, CursorMove>();
-  for (const { lane, stream } of items) {
-    if (stream) moves.set(lane, { lane, ...stream });
-  }
-  return [...moves.values()];
-}
-
-/** Splits `works` so that the first part has `count` sequences. */
-function halve(works: readonly Work[], count: number): [Work[], Work[]] {
-  const first: Work[] = [];
-  const second: Work[] = [];
-  let left = count;
-  for (const work of works) {
-    if (work.fresh.size <= left) first.push(work);
-    else if (left === 0) second.push(work);
-    else {
-      let head = RangeSet.empty;
-      for (const { from, to } of work.fresh.ranges) {
-        const take = Math.min(left - head.size, to - from);
-        if (take > 0) head = head.add(from, from + take);
-      }
-      first.push({ ...work, fresh: head });
-      second.push({ ...work, fresh: work.fresh.difference(head) });
-    }
-    left = Math.max(0, left - work.fresh.size);
-  }
-  return [first, second];
+/** What a batch costs PostgreSQL. */
+function rowsOf(batch: Batch | null): number {
+  if (batch?.settlement === 'raw') return batch.rows.length;
+  if (batch?.settlement === 'thinned') return batch.kept.rows.length + batch.summaries.length;
+  return 1;
 }
 
 const pause = (ms: number) => new Promise(resolve => setTimeout(resolve, ms));

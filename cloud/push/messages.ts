@@ -19,6 +19,8 @@ const scopes = {
 export const ClientMessage = z.discriminatedUnion('type', [
   z.object({ type: z.literal('subscribe'), ...scopes }),
   z.object({ type: z.literal('unsubscribe'), ...scopes }),
+  /** Browsers cannot send WebSocket pings: this is how a page asks whether anybody is there. */
+  z.object({ type: z.literal('ping') }),
 ]);
 export type ClientMessage = z.output<typeof ClientMessage>;
 
@@ -34,6 +36,8 @@ export const snapshotMessage = (
 
 export const updateMessage = (site: string, fragments: readonly string[]): string =>
   `{"type":"update","site":${JSON.stringify(site)},"twins":[${fragments.join(',')}]}`;
+
+export const PONG = JSON.stringify({ type: 'pong' });
 
 export const errorMessage = (code: string, detail: string): string =>
   JSON.stringify({ type: 'error', code, detail });

@@ -13,7 +13,7 @@ import type { NatsConnection } from '@nats-io/transport-node';
 import type { Logger } from 'pino';
 import type { SiteId } from '../../protocol/ids.ts';
 import type { LiveState } from '../live-state.ts';
-import { ClientMessage, errorMessage, type Scope, snapshotMessage } from './messages.ts';
+import { ClientMessage, errorMessage, PONG, type Scope, snapshotMessage } from './messages.ts';
 import { openSiteFeed, type SiteFeed } from './site-feed.ts';
 
 interface Client {
@@ -96,6 +96,7 @@ export function openPushNode(options: {
       if (tooFast(client)) return socket.end(CLOSE_TOO_MANY, 'too many messages per second');
       const parsed = parse(Buffer.from(data).toString());
       if (typeof parsed === 'string') return void socket.send(errorMessage('bad-message', parsed));
+      if (parsed.type === 'ping') return void socket.send(PONG);
       for (const [scope, site, device] of scopesOf(parsed)) {
         if (parsed.type === 'unsubscribe') leave(socket, scope);
         else void join(socket, scope, site, device);
@@ -282,7 +283,9 @@ function parse(text: string): ClientMessage | string {
   }
 }
 
-function* scopesOf(message: ClientMessage): Iterable<[Scope, SiteId, string | null]> {
+function* scopesOf(
+  message: Exclude<ClientMessage, { type: 'ping' }>,
+): Iterable<[Scope, SiteId, string | null]> {
   for (const site of message.sites) yield [`site:${site}`, site, null];
   for (const twin of message.twins) {
     const slash = twin.indexOf('/');

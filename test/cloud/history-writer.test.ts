@@ -189,12 +189,18 @@ test('messages set aside, lost, expired: settled, marked with the reason, kept w
     {
       range: '[2,3)',
       status: 'quarantined',
+      messages: 1,
       reason:
         'topic fits no shape: expected devices/{id}/telemetry|events|status|location, assets/{id}/telemetry, sensors/{type}/{id}',
     },
-    { range: '[3,4)', status: 'quarantined', reason: '"x" is a number beyond what 64-bit floats hold' },
-    { range: '[4,5)', status: 'expired', reason: 'older than the retention time' },
-    { range: '[50,57)', status: 'lost', reason: 'disk damaged' },
+    {
+      range: '[3,4)',
+      status: 'quarantined',
+      messages: 1,
+      reason: '"x" is a number beyond what 64-bit floats hold',
+    },
+    { range: '[4,5)', status: 'expired', messages: 1, reason: 'older than the retention time' },
+    { range: '[50,57)', status: 'lost', messages: 7, reason: 'disk damaged' },
   ]);
   const { rows } = await pool.query(
     `select sequence::int, topic, payload, payload_bytes from holdfast.quarantine order by sequence`,
@@ -224,8 +230,8 @@ test('a batch that could not be decoded is settled as quarantined, with its byte
   const bytes = Buffer.from([1, 2, 3, 0]);
   await writer.write(item(counted(8, 2)), item(undecodable, { poison: { reason: 'not a batch \0', bytes } }));
   assert.deepEqual(await marks(pool), [
-    { range: '[5,8)', status: 'quarantined', reason: 'not a batch ␀' },
-    { range: '[10,15)', status: 'quarantined', reason: 'not a batch ␀' },
+    { range: '[5,8)', status: 'quarantined', messages: 3, reason: 'not a batch ␀' },
+    { range: '[10,15)', status: 'quarantined', messages: 5, reason: 'not a batch ␀' },
   ]);
   const { rows } = await pool.query('select payload from holdfast.quarantine');
   assert.deepEqual(rows, [{ payload: bytes }]);

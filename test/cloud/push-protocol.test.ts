@@ -45,10 +45,12 @@ test('subscriptions: names are checked, what is left out is empty', () => {
     sites: ['demo'],
     twins: [],
   });
-  assert.deepEqual(ClientMessage.parse({ type: 'unsubscribe', twins: ['demo/pump-1', 'demo/A:7.b'] }).twins, [
-    'demo/pump-1',
-    'demo/A:7.b',
-  ]);
+  assert.deepEqual(ClientMessage.parse({ type: 'unsubscribe', twins: ['demo/pump-1', 'demo/A:7.b'] }), {
+    type: 'unsubscribe',
+    sites: [],
+    twins: ['demo/pump-1', 'demo/A:7.b'],
+  });
+  assert.deepEqual(ClientMessage.parse({ type: 'ping' }), { type: 'ping' });
   const max = Array.from({ length: 1000 }, (_, index) => `site-${index}`);
   assert.equal(ClientMessage.safeParse({ type: 'subscribe', sites: max }).success, true);
 });

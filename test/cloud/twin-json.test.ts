@@ -39,6 +39,7 @@ test('the view has epoch, version, values with their times, and alerts', () => {
     seenAt: T0 + 50,
     metrics: { temperature: { value: 35, at: T0 }, state: { value: 'on', at: T0 } },
     alerts: { 'too-hot': Object.fromEntries(Object.entries(twin.alerts.get('too-hot')!)) },
+    presence: null,
   });
 });
 
@@ -46,11 +47,12 @@ test('fragments laid over one another give the view of the last state', () => {
   fc.assert(
     fc.property(readingSet, set => {
       let twin: TwinState | null = null;
-      const shown: { metrics: Record<string, unknown>; alerts: object; version: number } = {
-        metrics: {},
-        alerts: {},
-        version: 0,
-      };
+      const shown: {
+        metrics: Record<string, unknown>;
+        alerts: object;
+        presence: object | null;
+        version: number;
+      } = { metrics: {}, alerts: {}, presence: null, version: 0 };
       for (const one of set) {
         const { state } = receive(twin ?? newTwin(SITE, DEVICE), {
           type: 'reading',
@@ -62,14 +64,15 @@ test('fragments laid over one another give the view of the last state', () => {
         assert.equal(fragment.since, shown.version);
         Object.assign(shown.metrics, fragment.metrics);
         if (fragment.alerts) shown.alerts = fragment.alerts;
+        if (fragment.presence) shown.presence = fragment.presence;
         shown.version = fragment.version;
         twin = state;
       }
       if (!twin || twin.version === 0) return;
-      const { metrics, alerts, version } = viewStoredTwin(SITE, DEVICE, storeTwin(twin, 7));
+      const { metrics, alerts, presence, version } = viewStoredTwin(SITE, DEVICE, storeTwin(twin, 7));
       assert.deepEqual(
         JSON.parse(JSON.stringify(shown)),
-        JSON.parse(JSON.stringify({ metrics, alerts, version })),
+        JSON.parse(JSON.stringify({ metrics, alerts, presence, version })),
       );
     }),
     { numRuns: 500 },

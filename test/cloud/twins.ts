@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import type { ThresholdRule } from '../../cloud/actors/rule.ts';
 import { newTwin, type Reading, receive, type TwinState } from '../../cloud/actors/twin.ts';
-import type { Value } from '../../protocol/batch.ts';
+import type { Kind, Value } from '../../protocol/batch.ts';
 
 export const SITE = 'demo';
 export const DEVICE = 'pump';
@@ -27,6 +27,7 @@ export function reading(metrics: Record<string, Value>, more: Partial<Reading> =
     log: 'log-b',
     sequence: 10,
     element: 1,
+    kind: 'telemetry',
     metrics: Object.keys(metrics),
     values: Object.values(metrics),
     ...more,
@@ -61,9 +62,13 @@ export const readingSet: fc.Arbitrary<Reading[]> = fc.uniqueArray(
       log: fc.constantFrom('log-a', 'log-b'),
       sequence: fc.integer({ min: 1, max: 4 }),
       element: fc.integer({ min: 0, max: 2 }),
+      kind: fc.constantFrom<Kind>('telemetry', 'status'),
       metrics: fc.dictionary(
-        fc.constantFrom('temperature', 'humidity', 'state'),
-        fc.oneof(fc.integer({ min: 20, max: 40 }), fc.constantFrom<Value>('on', true, -0, 1e308)),
+        fc.constantFrom('temperature', 'humidity', 'state', 'status'),
+        fc.oneof(
+          fc.integer({ min: 20, max: 40 }),
+          fc.constantFrom<Value>('on', true, -0, 1e308, 'online', 'offline'),
+        ),
         { noNullPrototype: true },
       ),
     })
