@@ -56,6 +56,7 @@ const query = (parameters: Record<string, string | number>): string =>
 export const paths = {
   sites: '/sites',
   health: '/health',
+  completeness: (site: string): string => `/sites/${encodeURIComponent(site)}/completeness`,
   twin: (site: string, device: string): string =>
     `/twins/${encodeURIComponent(site)}/${encodeURIComponent(device)}`,
   history: (site: string, device: string, metric: string, from: number, to: number, limit: number): string =>

@@ -39,12 +39,16 @@ export type Selection = {
   readonly counts: { readonly all: number; readonly alerts: number; readonly stale: number };
 };
 
-/** @param byName the keys in the order of {@link sortedKeys} */
+/**
+ * @param byName the keys in the order of {@link sortedKeys}
+ * @param silentSince of a site: its gateways' silence makes its twins stale, whatever their values' ages
+ */
 export function selectTwins(
   twins: ReadonlyMap<string, Twin>,
   byName: readonly string[],
   choice: ListChoice,
   nowMs: number,
+  silentSince: (site: string) => number | null = () => null,
 ): Selection {
   const words = choice.search.toLowerCase().split(/\s+/).filter(Boolean);
   const chosen: Twin[] = [];
@@ -55,7 +59,7 @@ export function selectTwins(
     const name = key.toLowerCase();
     if (!words.every(word => name.includes(word))) continue;
     const alerting = twin.alerts.size > 0;
-    const state = freshness(twin.newestAt, nowMs);
+    const state = freshness(twin.newestAt, nowMs, silentSince(twin.site));
     const stale = state !== 'fresh' && state !== 'recent';
     counts.all += 1;
     counts.alerts += Number(alerting);

@@ -113,6 +113,7 @@ function merge(base: Twin | null, update: TwinUpdate): Twin {
     seenAt: update.seenAt,
     metrics,
     alerts: update.alerts ?? base?.alerts ?? new Map(),
+    presence: update.presence ?? base?.presence ?? null,
     newestAt: newestOf(metrics),
   };
 }

@@ -8,12 +8,15 @@ const AHEAD_TOLERANCE_MS = 5_000;
 
 export type Freshness = 'fresh' | 'recent' | 'stale' | 'ahead' | 'none';
 
-/** A value from the future is not fresh: its clock is wrong, and it says so. */
-export function freshness(at: number | null, nowMs: number): Freshness {
+/**
+ * A value from the future is not fresh: its clock is wrong, and it says so. Nor is one behind a gateway that nobody has
+ * heard since `silentSince`: it only has not been replaced.
+ */
+export function freshness(at: number | null, nowMs: number, silentSince: number | null = null): Freshness {
   if (at === null) return 'none';
   const age = nowMs - at;
   if (age < -AHEAD_TOLERANCE_MS) return 'ahead';
-  if (age >= STALE_AFTER_MS) return 'stale';
+  if (age >= STALE_AFTER_MS || silentSince !== null) return 'stale';
   return age < 10_000 ? 'fresh' : 'recent';
 }
 

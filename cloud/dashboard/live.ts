@@ -2,10 +2,12 @@
  * The live side of the page in one place: the push link, the twins it brings, and who is told. Views draw at most
  * `DRAW_INTERVAL_MS` apart however fast updates come in; the twins themselves are always the newest.
  */
-import { getJson, paths } from './api.ts';
+import { getJson, paths, serverNow } from './api.ts';
 import { applyFrame, emptyFleet, type Fleet, forgetSnapshots } from './fleet-state.ts';
-import { readFrame, readSites, type Site, type Twin } from './model.ts';
+import type { Polled } from './hooks.ts';
+import { readFrame, type Twin } from './model.ts';
 import { createPushClient, type LinkStatus, type Wanted } from './push-client.ts';
+import { readSites, type Site, silentSites } from './site-model.ts';
 
 const DRAW_INTERVAL_MS = 120;
 const SITES_INTERVAL_MS = 5_000;
@@ -19,6 +21,10 @@ export type Live = {
   /** `null` until the first answer; a failed question keeps the last one. */
   sites(): readonly Site[] | null;
   sitesFailure(): string | null;
+  /** Both of these, with the time they are of. */
+  polledSites(): Polled<readonly Site[]>;
+  /** Since when none of the site's gateways is heard any more; `null` while one is, or nothing is known. */
+  silentSince(site: string): number | null;
   /** Frames that could not be read. */
   refusedFrames(): number;
   /** What the server said when it could not give a snapshot; `null` once it can. */
@@ -37,8 +43,8 @@ export function createLive(pushUrl: string): Live {
   const drawListeners = new Set<() => void>();
   const twinListeners = new Set<(twins: readonly Twin[]) => void>();
   let link: LinkStatus = { phase: 'stopped' };
-  let sites: readonly Site[] | null = null;
-  let sitesFailure: string | null = null;
+  let polledSites: Polled<readonly Site[]> = { value: null, at: null, problem: null };
+  let silent: ReadonlyMap<string, number> = new Map();
   let refusedFrames = 0;
   let pushProblem: string | null = null;
   let askAgainTimer: ReturnType<typeof setTimeout> | null = null;
@@ -101,7 +107,8 @@ export function createLive(pushUrl: string): Live {
   }
 
   function focusedScopes(): Wanted {
-    if (focused?.view === 'fleet') return { sites: (sites ?? []).map(({ site }) => site), twins: [] };
+    if (focused?.view === 'fleet')
+      return { sites: (polledSites.value ?? []).map(({ site }) => site), twins: [] };
     return { sites: [], twins: focused === null ? [] : [focused.key] };
   }
   function wantFocused(): void {
@@ -111,10 +118,10 @@ export function createLive(pushUrl: string): Live {
   async function refreshSites(): Promise<void> {
     const outcome = await getJson(paths.sites, readSites);
     if (outcome.ok) {
-      sites = outcome.value;
-      sitesFailure = null;
+      polledSites = { value: outcome.value, at: serverNow(), problem: null };
+      silent = silentSites(outcome.value);
       if (focused?.view === 'fleet') wantFocused();
-    } else sitesFailure = outcome.problem.detail || outcome.problem.title;
+    } else polledSites = { ...polledSites, problem: outcome.problem };
     setTimeout(() => void refreshSites(), outcome.ok ? SITES_INTERVAL_MS : 2_000);
     drawSoon();
   }
@@ -126,8 +133,10 @@ export function createLive(pushUrl: string): Live {
   return {
     fleet,
     link: () => link,
-    sites: () => sites,
-    sitesFailure: () => sitesFailure,
+    sites: () => polledSites.value,
+    sitesFailure: () => polledSites.problem && (polledSites.problem.detail || polledSites.problem.title),
+    polledSites: () => polledSites,
+    silentSince: site => silent.get(site) ?? null,
     refusedFrames: () => refusedFrames,
     pushProblem: () => pushProblem,
     focus(next: Focus): void {

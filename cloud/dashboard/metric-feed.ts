@@ -1,13 +1,18 @@
 /**
- * All points of one metric over one range, kept current: history by HTTP, newer ones live, joined by time.
+ * All points of one metric over one range, kept current: history by HTTP, newer ones live, joined by time; with them
+ * the summaries of what was thinned, and the stretches that are late, thinned, lost or missing.
  *
- * History is asked again for its newest end every few seconds: it may run behind the live values when the page opens,
- * the push link conflates for slow readers, and after a cut link the silence in between is filled from it.
+ *   load ─▶ every few seconds: shades of the whole range ─▶ history's newest end, or from where the shading changed
+ *
+ * History may run behind the live values when the page opens, the push link conflates for slow readers, and after a cut
+ * a backlog comes in behind the live values: the shading tells where.
  */
 import { getJson, type Outcome, type Problem, paths, serverNow } from './api.ts';
 import { addLivePoint, joinPoints, type Point } from './chart-series.ts';
+import { firstChange, joinSummaries } from './chart-shades.ts';
+import { type HistoryPage, readHistory, type Shade, type Summary } from './history-model.ts';
 import type { Live } from './live.ts';
-import { type HistoryPage, type MetricValue, readHistory, twinKey } from './model.ts';
+import { type MetricValue, twinKey } from './model.ts';
 
 const PAGE_POINTS = 20_000;
 /** A truncated range is completed backwards up to here; beyond it the chart says since when it shows points. */
@@ -25,6 +30,8 @@ export type FeedState =
 
 export type MetricFeed = {
   points(): readonly Point[];
+  summaries(): readonly Summary[];
+  shades(): readonly Shade[];
   state(): FeedState;
   stop(): void;
 };
@@ -36,19 +43,31 @@ export type FeedSubject = {
   readonly rangeMs: number;
 };
 
+/** Of the points or the summaries of a page cut short: where the older ones end; `null` when the page is whole. */
+function cutShortAt({ points, summaries, truncated }: HistoryPage): number | null {
+  if (!truncated) return null;
+  const cut = [
+    points.length >= PAGE_POINTS ? points[0]?.[0] : undefined,
+    summaries.length >= PAGE_POINTS ? summaries[0]?.from : undefined,
+  ].filter(at => at !== undefined);
+  return cut.length === 0 ? null : Math.max(...cut);
+}
+
 /** @param onChange called when points or state changed, possibly many times a second */
 export function startMetricFeed(live: Live, subject: FeedSubject, onChange: () => void): MetricFeed {
   const { site, device, metric, rangeMs } = subject;
   const key = twinKey(site, device);
   const abort = new AbortController();
   let points: Point[] = [];
+  let summaries: readonly Summary[] = [];
+  let shades: readonly Shade[] = [];
   let state: FeedState = { phase: 'loading' };
   let historyUntil = 0;
   let liveAt = Number.NaN;
   let timer: ReturnType<typeof setTimeout> | null = null;
 
-  const fetchPage = (from: number, to: number): Promise<Outcome<HistoryPage>> =>
-    getJson(paths.history(site, device, metric, from, to, PAGE_POINTS), readHistory, abort.signal);
+  const ask = (from: number, to: number, pointsMax: number): Promise<Outcome<HistoryPage>> =>
+    getJson(paths.history(site, device, metric, from, to, pointsMax), readHistory, abort.signal);
 
   function enter(next: FeedState): void {
     state = next;
@@ -58,49 +77,80 @@ export function startMetricFeed(live: Live, subject: FeedSubject, onChange: () =
     if (!abort.signal.aborted) timer = setTimeout(() => void work(), delayMs);
   }
   /** Live points win over history's copy of them: they are the same reading. */
-  function join(page: readonly Point[]): void {
-    points = joinPoints(page, points);
-    historyUntil = Math.max(historyUntil, page.at(-1)?.[0] ?? 0);
+  function join(page: HistoryPage): void {
+    points = joinPoints(page.points, points);
+    if (points.length > POINTS_MAX) points.splice(0, points.length - POINTS_MAX);
+    summaries = joinSummaries(summaries, page.summaries, POINTS_MAX);
+    historyUntil = Math.max(historyUntil, page.points.at(-1)?.[0] ?? 0);
+  }
+
+  type Fetched = {
+    readonly pages: number;
+    readonly truncatedBefore: number | null;
+    readonly problem: Problem | null;
+  };
+
+  /** All of history since `from`, the newest first, a page at a time. */
+  async function fetchSince(
+    from: number,
+    onPage: (page: HistoryPage, fetched: Fetched) => void,
+  ): Promise<Fetched> {
+    let to = serverNow() + AHEAD_MS;
+    let fetched: Fetched = { pages: 0, truncatedBefore: null, problem: null };
+    while (fetched.pages < PAGES_MAX) {
+      const outcome = await ask(from, to, PAGE_POINTS);
+      if (abort.signal.aborted) return fetched;
+      if (!outcome.ok) {
+        // No history for a metric that is only just being written is not a failure.
+        return outcome.problem.status === 404 ? fetched : { ...fetched, problem: outcome.problem };
+      }
+      join(outcome.value);
+      const oldest = cutShortAt(outcome.value);
+      fetched = { pages: fetched.pages + 1, truncatedBefore: oldest, problem: null };
+      onPage(outcome.value, fetched);
+      if (oldest === null) break;
+      to = oldest; // both ends are included, and a time seen twice is joined into one
+    }
+    return fetched;
   }
 
   async function load(): Promise<void> {
-    const from = serverNow() - rangeMs;
-    let to = serverNow() + AHEAD_MS;
-    let truncatedBefore: number | null = null;
-    for (let pages = 1; pages <= PAGES_MAX; pages += 1) {
-      const outcome = await fetchPage(from, to);
-      if (abort.signal.aborted) return;
-      if (!outcome.ok) {
-        // No history for a metric that is only just being written is not a failure.
-        if (outcome.problem.status === 404) break;
-        enter(
-          pages === 1
-            ? { phase: 'failed', problem: outcome.problem }
-            : { phase: 'ready', truncatedBefore, problem: outcome.problem },
-        );
-        return later(pages === 1 ? load : refreshTail, 5_000);
-      }
-      join(outcome.value.points);
-      const oldest = outcome.value.points[0]?.[0];
-      truncatedBefore = outcome.value.truncated && oldest !== undefined ? oldest : null;
+    const fetched = await fetchSince(serverNow() - rangeMs, (page, { pages, truncatedBefore }) => {
+      // The first page is asked for over the whole range.
+      if (pages === 1) shades = page.shades;
       enter({ phase: 'ready', truncatedBefore, problem: null });
-      if (truncatedBefore === null) break;
-      to = truncatedBefore; // both ends are included, and a time seen twice is joined into one
+    });
+    if (abort.signal.aborted) return;
+    const { pages, truncatedBefore, problem } = fetched;
+    if (pages === 0 && problem !== null) {
+      enter({ phase: 'failed', problem });
+      return later(load, 5_000);
     }
-    if (state.phase === 'loading') enter({ phase: 'ready', truncatedBefore, problem: null });
+    enter({ phase: 'ready', truncatedBefore, problem });
     later(refreshTail, 2_000);
   }
 
   async function refreshTail(): Promise<void> {
-    const now = serverNow();
     if (!document.hidden) {
-      const outcome = await fetchPage(Math.max(historyUntil, now - rangeMs), now + AHEAD_MS);
+      const problem = await refresh();
       if (abort.signal.aborted) return;
-      if (outcome.ok) join(outcome.value.points);
-      const problem = outcome.ok || outcome.problem.status === 404 ? null : outcome.problem;
       if (state.phase === 'ready') enter({ ...state, problem });
     }
     later(refreshTail, TAIL_INTERVAL_MS);
+  }
+
+  async function refresh(): Promise<Problem | null> {
+    const from = serverNow() - rangeMs;
+    const asked = await ask(from, serverNow() + AHEAD_MS, 1);
+    if (abort.signal.aborted) return null;
+    if (!asked.ok && asked.problem.status !== 404) return asked.problem;
+    const shadesNow = asked.ok ? asked.value.shades : [];
+    const changedAt = firstChange(shades, shadesNow, from);
+    const since = Math.max(from, Math.min(historyUntil, changedAt ?? historyUntil));
+    const { problem } = await fetchSince(since, () => {});
+    // Kept until what it tells of has been fetched: a failure asks for the same again.
+    if (problem === null) shades = shadesNow;
+    return problem;
   }
 
   function take(value: MetricValue, at: number): void {
@@ -121,6 +171,8 @@ export function startMetricFeed(live: Live, subject: FeedSubject, onChange: () =
 
   return {
     points: () => points,
+    summaries: () => summaries,
+    shades: () => shades,
     state: () => state,
     stop(): void {
       abort.abort();

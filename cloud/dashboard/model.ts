@@ -17,6 +17,9 @@ export type OpenAlert = {
   readonly threshold: MetricValue;
 };
 
+/** What the newest status message or last will says of the connection, and when. */
+export type Presence = { readonly online: boolean; readonly at: number };
+
 /** Immutable: a change makes a new object, so identity tells whether anything changed. */
 export type Twin = {
   /** `site/device` */
@@ -28,6 +31,8 @@ export type Twin = {
   readonly seenAt: number;
   readonly metrics: ReadonlyMap<string, Reading>;
   readonly alerts: ReadonlyMap<string, OpenAlert>;
+  /** `null` when the device never said whether it is connected. */
+  readonly presence: Presence | null;
   /** Time of the newest value; `null` when the twin has none yet. */
   readonly newestAt: number | null;
 };
@@ -44,6 +49,8 @@ export type TwinUpdate = {
   readonly metrics: ReadonlyMap<string, Reading>;
   /** The full map of open alerts, `null` when it did not change. */
   readonly alerts: ReadonlyMap<string, OpenAlert> | null;
+  /** `null` when it did not change. */
+  readonly presence: Presence | null;
 };
 
 export type PushFrame =
@@ -98,6 +105,12 @@ function readAlerts(value: unknown): Map<string, OpenAlert> {
   return alerts;
 }
 
+function readPresence(value: unknown): Presence | null {
+  const at = isFields(value) ? numberOf(field(value, 'at')) : null;
+  const online = isFields(value) ? field(value, 'online') : null;
+  return at !== null && typeof online === 'boolean' ? { online, at } : null;
+}
+
 export function newestOf(metrics: ReadonlyMap<string, Reading>): number | null {
   let newest: number | null = null;
   for (const { at } of metrics.values()) if (newest === null || at > newest) newest = at;
@@ -121,6 +134,7 @@ export function readTwin(value: unknown): Twin | null {
     seenAt: numberOf(field(value, 'seenAt')) ?? 0,
     metrics,
     alerts: readAlerts(field(value, 'alerts')),
+    presence: readPresence(field(value, 'presence')),
     newestAt: newestOf(metrics),
   };
 }
@@ -141,10 +155,11 @@ function readUpdate(site: string, value: unknown): TwinUpdate | null {
     seenAt: numberOf(field(value, 'seenAt')) ?? 0,
     metrics: readMetrics(field(value, 'metrics')),
     alerts: Object.hasOwn(value, 'alerts') ? readAlerts(field(value, 'alerts')) : null,
+    presence: readPresence(field(value, 'presence')),
   };
 }
 
-const listOf = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
+export const listOf = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
 const present = <T>(value: T | null): value is T => value !== null;
 
 /** One text frame of the push link; `null` when it is not JSON or not an object. */
@@ -210,42 +225,6 @@ export function readIncidents(body: unknown): Incident[] {
   );
 }
 
-export type Gateway = {
-  readonly gateway: string;
-  /** `null` when the gateway did not say. */
-  readonly broker: { readonly connected: boolean; readonly reason: string } | null;
-  readonly lastHelloAt: number | null;
-  readonly unsettledMessages: number | null;
-  readonly bufferBytes: number | null;
-  readonly bufferBytesMax: number | null;
-};
-export type Site = { readonly site: string; readonly twins: number; readonly gateways: readonly Gateway[] };
-
-const readBroker = (value: unknown): Gateway['broker'] =>
-  isFields(value)
-    ? { connected: field(value, 'connected') === true, reason: textOf(field(value, 'reason')) }
-    : null;
-
-export function readSites(body: unknown): Site[] {
-  return listOf(isFields(body) ? field(body, 'sites') : null)
-    .filter(isFields)
-    .map(fields => ({
-      site: textOf(field(fields, 'site')),
-      twins: numberOf(field(fields, 'twins')) ?? 0,
-      gateways: listOf(field(fields, 'gateways'))
-        .filter(isFields)
-        .map(gateway => ({
-          gateway: textOf(field(gateway, 'gateway')),
-          broker: readBroker(field(gateway, 'broker')),
-          lastHelloAt: numberOf(field(gateway, 'lastHelloAt')),
-          unsettledMessages: numberOf(field(gateway, 'unsettledMessages')),
-          bufferBytes: numberOf(field(gateway, 'bufferBytes')),
-          bufferBytesMax: numberOf(field(gateway, 'bufferBytesMax')),
-        })),
-    }))
-    .filter(({ site }) => site !== '');
-}
-
 export type Quarantined = {
   readonly site: string;
   readonly gateway: string;
@@ -271,15 +250,4 @@ export function readQuarantine(body: unknown): { rows: Quarantined[]; total: num
       payload: textOf(field(fields, 'payload')),
     }));
   return { rows, total: (isFields(body) && numberOf(field(body, 'total'))) || rows.length };
-}
-
-export type HistoryPage = { points: Array<readonly [number, MetricValue]>; truncated: boolean };
-
-export function readHistory(body: unknown): HistoryPage {
-  const points: Array<readonly [number, MetricValue]> = [];
-  for (const point of listOf(isFields(body) ? field(body, 'points') : null)) {
-    const at = Array.isArray(point) ? numberOf(point[0]) : null;
-    if (at !== null) points.push([at, metricValueOf((point as unknown[])[1])]);
-  }
-  return { points, truncated: isFields(body) && field(body, 'truncated') === true };
 }

@@ -8,6 +8,7 @@ export type ChartChoice = { readonly metric: string | null; readonly range: stri
 export type Route =
   | { readonly view: 'fleet'; readonly choice: ListChoice }
   | ({ readonly view: 'twin'; readonly site: string; readonly device: string } & ChartChoice)
+  | { readonly view: 'site'; readonly site: string }
   | { readonly view: 'alerts' }
   | { readonly view: 'health' }
   | { readonly view: 'unknown'; readonly path: string };
@@ -33,6 +34,7 @@ export function parseRoute(hash: string): Route {
   if (head === 'twin' && rest.length === 2 && site && device) {
     return { view: 'twin', site, device, metric: parameters.get('metric'), range: parameters.get('range') };
   }
+  if (head === 'site' && rest.length === 1 && site) return { view: 'site', site };
   return { view: 'unknown', path };
 }
 
@@ -55,6 +57,8 @@ export function fleetHash(choice: ListChoice): string {
   if (choice.descending) query.set('order', 'desc');
   return query.size === 0 ? '#/' : `#/?${query}`;
 }
+
+export const siteHash = (site: string): string => `#/site/${encodeURIComponent(site)}`;
 
 export function twinHash(site: string, device: string, chart?: ChartChoice): string {
   const query = new URLSearchParams();

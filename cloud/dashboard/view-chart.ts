@@ -1,15 +1,31 @@
-/** The chart of one numeric metric: a sliding window of time, gaps left open and shaded, limits of open alerts. */
+/**
+ * The chart of one numeric metric: a sliding window of time, gaps left open and shaded, stretches that are late, thinned,
+ * missing or lost told by pattern, the band of what was thinned, limits of open alerts.
+ */
 import { html } from 'htm/preact';
 import type { VNode } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import uPlot from 'uplot';
 import { serverNow } from './api.ts';
+import {
+  makePatterns,
+  paintGaps,
+  paintGapWords,
+  paintLimits,
+  paintShades,
+  paintSummaries,
+  readColours,
+} from './chart-paint.ts';
 import { type Drawable, drawable, lonePoints, type Point } from './chart-series.ts';
-import { formatNumber, formatTick, formatTime } from './format.ts';
+import { figuresOf, outside, type PlotFigures, spansOf, summariesWithin, summaryAt } from './chart-shades.ts';
+import { formatCount, formatNumber, formatTick, formatTime } from './format.ts';
+import type { Shade, Summary } from './history-model.ts';
 
 export type ChartProps = {
   readonly label: string;
   readonly points: () => readonly Point[];
+  readonly summaries: () => readonly Summary[];
+  readonly shades: () => readonly Shade[];
   readonly rangeMs: number;
   /** Grows with every change of the points. */
   readonly revision: number;
@@ -17,50 +33,37 @@ export type ChartProps = {
 };
 
 const darkScheme = matchMedia('(prefers-color-scheme: dark)');
-const COLOURS = ['accent', 'muted', 'line', 'gap', 'critical'] as const;
-type Colours = Record<(typeof COLOURS)[number], string>;
-
-function readColours(): Colours {
-  const style = getComputedStyle(document.documentElement);
-  const entries = COLOURS.map(name => [name, style.getPropertyValue(`--${name}`).trim()]);
-  return Object.fromEntries(entries) as Colours;
-}
 
 /** A tenth of room above and below; a flat line lies in the middle. */
-function valueRange(_: uPlot, min: number | null, max: number | null): [number, number] {
+function valueRange(min: number | null, max: number | null): [number, number] {
   if (min === null || max === null) return [0, 1];
   const room = (max - min) * 0.1 || Math.max(Math.abs(max) * 0.02, 0.5);
   return [min - room, max + room];
 }
 
+/** Of the readings, given by uPlot, and of the summaries, which it does not know. */
+function rangeWith(summaries: readonly Summary[], min: number | null, max: number | null): [number, number] {
+  let [low, high] = [min, max];
+  for (const summary of summaries) {
+    low = Math.min(low ?? summary.min, summary.min);
+    high = Math.max(high ?? summary.max, summary.max);
+  }
+  return valueRange(low, high);
+}
+
 /** More digits than the readings have would only pretend. */
 const formatMean = (mean: number): string => formatNumber(Number(mean.toPrecision(5)));
 
-type Summary = { readonly count: number; readonly min: number; readonly mean: number; readonly max: number };
+const NOTHING: Drawable = { x: [], y: [], gaps: [] };
 
-function summarize(y: ReadonlyArray<number | null>): Summary | null {
-  let count = 0;
-  let sum = 0;
-  let min = Number.POSITIVE_INFINITY;
-  let max = Number.NEGATIVE_INFINITY;
-  for (const value of y) {
-    if (value === null) continue;
-    count += 1;
-    sum += value;
-    min = Math.min(min, value);
-    max = Math.max(max, value);
-  }
-  return count === 0 ? null : { count, min, mean: sum / count, max };
-}
-
-export function Chart({ label, points, rangeMs, revision, limits }: ChartProps): VNode {
+export function Chart({ label, points, summaries, shades, rangeMs, revision, limits }: ChartProps): VNode {
   const host = useRef<HTMLDivElement>(null);
   const readout = useRef<HTMLParagraphElement>(null);
   const [dark, setDark] = useState(darkScheme.matches);
-  const [summary, setSummary] = useState<Summary | null>(null);
+  const [figures, setFigures] = useState<PlotFigures | null>(null);
   const refresh = useRef<() => void>(() => {});
-  const current = useRef({ points, limits });
-  current.current = { points, limits };
+  const current = useRef({ points, summaries, shades, limits });
+  current.current = { points, summaries, shades, limits };
 
   useEffect(() => {
     const onChange = (): void => setDark(darkScheme.matches);
@@ -72,22 +75,19 @@ export function Chart({ label, points, rangeMs, revision, limits }: ChartProps):
   useEffect(() => {
     const element = host.current;
     if (element === null) return;
-    let shown: Drawable = { x: [], y: [], gaps: [] };
+    let shown = NOTHING;
+    let thinned: readonly Summary[] = [];
     let window: [number, number] = [0, 1];
-    const colours = readColours();
     const plot = new uPlot(
-      chartOptions(element, colours, {
+      chartOptions(element, {
         window: () => window,
         gaps: () => shown.gaps,
+        summaries: () => thinned,
+        shades: () => current.current.shades(),
         limits: () => current.current.limits,
-        onCursor: index => {
-          const at = index === null ? undefined : shown.x[index];
-          const value = index === null ? undefined : shown.y[index];
+        onCursor: (at, index) => {
           if (readout.current === null) return;
-          readout.current.textContent =
-            at === undefined || value == null
-              ? ''
-              : `${formatTime(at * 1_000, serverNow())}   ${formatNumber(value)}`;
+          readout.current.textContent = at === null ? '' : wordsAt(shown, thinned, at, index);
         },
       }),
       [[], []],
@@ -96,9 +96,12 @@ export function Chart({ label, points, rangeMs, revision, limits }: ChartProps):
     const draw = (): void => {
       const now = serverNow();
       window = [(now - rangeMs) / 1_000, now / 1_000];
-      shown = drawable(current.current.points(), now - rangeMs, now);
-      plot.setData([shown.x, shown.y]);
-      setSummary(summarize(shown.y));
+      const drawn = drawable(current.current.points(), now - rangeMs, now);
+      thinned = summariesWithin(current.current.summaries(), now - rangeMs, now);
+      shown = { ...drawn, gaps: outside(drawn.gaps, spansOf(thinned)) };
+      // Without any reading uPlot would draw no axes for the band either.
+      plot.setData(shown.x.length > 0 ? [shown.x, shown.y] : [window, [null, null]]);
+      setFigures(figuresOf(shown.y, thinned));
     };
     // As often as the window moves by about a pixel, or a new value deserves to be seen.
     const intervalMs = Math.min(5_000, Math.max(1_000, rangeMs / 1_000));
@@ -134,22 +137,23 @@ export function Chart({ label, points, rangeMs, revision, limits }: ChartProps):
   useEffect(() => refresh.current(), [revision]);
 
   const words =
-    summary === null
+    figures === null
       ? 'No reading in this range'
-      : `${summary.count} readings, lowest ${formatNumber(summary.min)}, mean ${formatMean(summary.mean)}, highest ${formatNumber(summary.max)}`;
+      : `${figures.count} readings, lowest ${formatNumber(figures.min)}, mean ${formatMean(figures.mean)}, highest ${formatNumber(figures.max)}`;
   return html`<figure class="chart">
     <div class="plot" ref=${host} role="img" aria-label="${label}: ${words}">
-      ${summary === null ? html`<p class="plot-empty">No reading in this range</p>` : null}
+      ${figures === null ? html`<p class="plot-empty">No reading in this range</p>` : null}
     </div>
     <figcaption>
       ${
-        summary === null
+        figures === null
           ? null
           : html`<dl class="summary">
-              <div><dt>lowest</dt><dd>${formatNumber(summary.min)}</dd></div>
-              <div><dt>mean</dt><dd>${formatMean(summary.mean)}</dd></div>
-              <div><dt>highest</dt><dd>${formatNumber(summary.max)}</dd></div>
-              <div><dt>readings</dt><dd>${summary.count}</dd></div>
+              <div><dt>lowest</dt><dd>${formatNumber(figures.min)}</dd></div>
+              <div><dt>mean</dt><dd>${formatMean(figures.mean)}</dd></div>
+              <div><dt>highest</dt><dd>${formatNumber(figures.max)}</dd></div>
+              <div><dt>readings</dt><dd>${figures.count}</dd></div>
+              ${figures.thinned === 0 ? null : html`<div><dt>of them thinned</dt><dd>${figures.thinned}</dd></div>`}
             </dl>`
       }
       <p class="readout" ref=${readout} aria-hidden="true"></p>
@@ -157,15 +161,39 @@ export function Chart({ label, points, rangeMs, revision, limits }: ChartProps):
   </figure>`;
 }
 
+/** A reading, or where there is none of its own what a summary says of that moment. */
+function wordsAt(shown: Drawable, thinned: readonly Summary[], at: number, index: number | null): string {
+  const now = serverNow();
+  const readAt = index === null ? undefined : shown.x[index];
+  const value = index === null ? undefined : shown.y[index];
+  const summary = summaryAt(thinned, at);
+  if (
+    summary !== null &&
+    (readAt === undefined || readAt * 1_000 < summary.from || readAt * 1_000 >= summary.to)
+  ) {
+    const { from, to, min, mean, max, count } = summary;
+    const values = `${formatNumber(min)} to ${formatNumber(max)}, mean ${formatMean(mean)}`;
+    return `${formatTime(from, now)} to ${formatTime(to, now)}   ${values} of ${formatCount(count)}`;
+  }
+  if (readAt === undefined || value == null) return '';
+  return `${formatTime(readAt * 1_000, now)}   ${formatNumber(value)}`;
+}
+
 type Source = {
   readonly window: () => [number, number];
   readonly gaps: () => Drawable['gaps'];
+  readonly summaries: () => readonly Summary[];
+  readonly shades: () => readonly Shade[];
   readonly limits: () => readonly number[];
-  readonly onCursor: (index: number | null) => void;
+  /** @param at milliseconds since 1970; `null` when it points at nothing */
+  readonly onCursor: (at: number | null, index: number | null) => void;
 };
 
-function chartOptions(element: HTMLElement, colours: Colours, source: Source): uPlot.Options {
-  const font = `12px ${getComputedStyle(document.body).fontFamily}`;
+function chartOptions(element: HTMLElement, source: Source): uPlot.Options {
+  const colours = readColours();
+  const patterns = makePatterns(colours);
+  const family = getComputedStyle(document.body).fontFamily;
+  const font = `12px ${family}`;
   const axis: uPlot.Axis = {
     font,
     stroke: colours.muted,
@@ -178,7 +206,10 @@ function chartOptions(element: HTMLElement, colours: Colours, source: Source): u
     padding: [12, 12, 0, 0],
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
-    scales: { x: { time: true, range: () => source.window() }, y: { range: valueRange } },
+    scales: {
+      x: { time: true, range: () => source.window() },
+      y: { range: (_, min, max) => rangeWith(source.summaries(), min, max) },
+    },
     axes: [
       {
         ...axis,
@@ -215,9 +246,28 @@ function chartOptions(element: HTMLElement, colours: Colours, source: Source): u
       },
     ],
     hooks: {
-      drawClear: [plot => shadeGaps(plot, source.gaps(), colours.gap)],
-      draw: [plot => drawLimits(plot, source.limits(), colours.critical)],
-      setCursor: [plot => source.onCursor(plot.cursor.idx ?? null)],
+      drawClear: [
+        plot => paintGaps(plot, source.gaps(), colours),
+        plot => paintShades(plot, source.shades(), colours, patterns),
+        plot => paintSummaries(plot, source.summaries(), colours),
+      ],
+      draw: [
+        plot => paintLimits(plot, source.limits(), colours),
+        plot =>
+          paintGapWords(
+            plot,
+            source.gaps(),
+            source.shades(),
+            colours,
+            `${12 * devicePixelRatio}px ${family}`,
+          ),
+      ],
+      setCursor: [
+        plot => {
+          const { left = -1, idx } = plot.cursor;
+          source.onCursor(left < 0 ? null : plot.posToVal(left, 'x') * 1_000, idx ?? null);
+        },
+      ],
     },
   };
 }
@@ -229,33 +279,4 @@ function readingsStandApart(plot: uPlot): boolean {
   const last = x[x.length - 1];
   if (first === undefined || last === undefined) return false;
   return plot.valToPos(last, 'x') - plot.valToPos(first, 'x') > 12 * (x.length - 1);
-}
-
-function shadeGaps(plot: uPlot, gaps: Drawable['gaps'], colour: string): void {
-  const { ctx, bbox } = plot;
-  ctx.save();
-  ctx.fillStyle = colour;
-  for (const [from, to] of gaps) {
-    const left = Math.max(bbox.left, plot.valToPos(from / 1_000, 'x', true));
-    const right = Math.min(bbox.left + bbox.width, plot.valToPos(to / 1_000, 'x', true));
-    if (right > left) ctx.fillRect(left, bbox.top, right - left, bbox.height);
-  }
-  ctx.restore();
-}
-
-function drawLimits(plot: uPlot, limits: readonly number[], colour: string): void {
-  const { ctx, bbox } = plot;
-  ctx.save();
-  ctx.strokeStyle = colour;
-  ctx.lineWidth = devicePixelRatio;
-  ctx.setLineDash([5 * devicePixelRatio, 4 * devicePixelRatio]);
-  for (const limit of limits) {
-    const y = plot.valToPos(limit, 'y', true);
-    if (y < bbox.top || y > bbox.top + bbox.height) continue;
-    ctx.beginPath();
-    ctx.moveTo(bbox.left, y);
-    ctx.lineTo(bbox.left + bbox.width, y);
-    ctx.stroke();
-  }
-  ctx.restore();
 }

@@ -11,11 +11,12 @@ import {
   sortedKeys,
   visibleWindow,
 } from './fleet-list.ts';
-import { formatCount } from './format.ts';
+import { formatCount, formatDuration, formatTime } from './format.ts';
 import { replaceHash, useLive, useNow } from './hooks.ts';
 import type { Live } from './live.ts';
 import type { Twin } from './model.ts';
-import { fleetHash, twinHash } from './route.ts';
+import { fleetHash, siteHash, twinHash } from './route.ts';
+import { DemoLinks } from './view-demo-links.ts';
 import { Age, Notice, Value } from './view-parts.ts';
 
 /** Widths, row heights and columns of values must be those of style.css. */
@@ -46,7 +47,7 @@ export function FleetView({ live, choice }: { live: Live; choice: ListChoice }):
   const text = fleetHash(choice);
   // `text` stands for `choice`, `second` for `now`
   const selection = useMemo(
-    () => selectTwins(fleet.twins, byName, choice, now),
+    () => selectTwins(fleet.twins, byName, choice, now, live.silentSince),
     [fleet, byName, text, second],
   );
 
@@ -80,17 +81,41 @@ export function FleetView({ live, choice }: { live: Live; choice: ListChoice }):
         <option value="">All sites</option>
         ${sites.map(site => html`<option key=${site} value=${site}>${site}</option>`)}
       </select>
+      ${choice.site === '' ? null : html`<a class="site-link" href=${siteHash(choice.site)}>About this site</a>`}
       <div class="choices" role="group" aria-label="Show">
         ${only('all', 'All', selection.counts.all)} ${only('alerts', 'Alerts', selection.counts.alerts)}
         ${only('stale', 'Stale', selection.counts.stale)}
       </div>
     </form>
+    <${DemoLinks} live=${live} />
+    <${SilentSites} live=${live} site=${choice.site} now=${now} />
     ${fleet.refused > 0 ? html`<p class="old">This page shows at most ${formatCount(fleet.twinsMax)} twins; there are more.</p>` : null}
     ${
       selection.keys.length > 0
-        ? html`<${TwinList} twins=${fleet.twins} keys=${selection.keys} now=${now} choice=${choice} choose=${choose} />`
+        ? html`<${TwinList} live=${live} twins=${fleet.twins} keys=${selection.keys} now=${now} choice=${choice} choose=${choose} />`
         : html`<${NoTwins} live=${live} choice=${choice} choose=${choose} />`
     }`;
+}
+
+const SILENT_SITES_SHOWN = 4;
+
+/** Why many twins at once look old: their site is not heard. */
+function SilentSites({ live, site, now }: { live: Live; site: string; now: number }): VNode | null {
+  const silent = (live.sites() ?? [])
+    .filter(each => site === '' || each.site === site)
+    .map(each => ({ site: each.site, since: live.silentSince(each.site) }))
+    .filter(({ since }) => since !== null);
+  if (silent.length === 0) return null;
+  const more = silent.length - SILENT_SITES_SHOWN;
+  return html`<p class="old silent-sites" role="status">No word from${' '}
+    ${silent.slice(0, SILENT_SITES_SHOWN).map(
+      (
+        each,
+        index,
+      ) => html`${index === 0 ? '' : ', '}<a key=${each.site} href=${siteHash(each.site)}>${each.site}</a>${' '}
+        for ${formatDuration(now - (each.since ?? now))}`,
+    )}${more > 0 ? ` and ${more} more sites` : ''}: the values shown are the last that arrived.
+  </p>`;
 }
 
 type Choose = (change: Partial<ListChoice>) => void;
@@ -122,6 +147,7 @@ function NoTwins({ live, choice, choose }: { live: Live; choice: ListChoice; cho
 }
 
 type ListProps = {
+  live: Live;
   twins: ReadonlyMap<string, Twin>;
   keys: readonly string[];
   now: number;
@@ -132,7 +158,7 @@ type ListProps = {
 /** Where the list was left last, so that coming back from a twin finds it as it was. */
 const leftAt = new Map<string, number>();
 
-function TwinList({ twins, keys, now, choice, choose }: ListProps): VNode {
+function TwinList({ live, twins, keys, now, choice, choose }: ListProps): VNode {
   const rowHeight = useLayoutOf(phone, rowHeightNow);
   const metricsShown = useLayoutOf(small, metricsShownNow);
   const scroller = useRef<HTMLDivElement>(null);
@@ -220,7 +246,7 @@ function TwinList({ twins, keys, now, choice, choose }: ListProps): VNode {
         const twin = twins.get(key);
         return twin === undefined
           ? null
-          : html`<${TwinRow} key=${key} twin=${twin} now=${now} metricsShown=${metricsShown} rowIndex=${rows.first + offset + 2} />`;
+          : html`<${TwinRow} key=${key} twin=${twin} now=${now} silentSince=${live.silentSince(twin.site)} metricsShown=${metricsShown} rowIndex=${rows.first + offset + 2} />`;
       })}
       <div role="presentation" style=${{ height: `${rows.heightAfter}px` }}></div>
     </div>
@@ -230,14 +256,21 @@ function TwinList({ twins, keys, now, choice, choose }: ListProps): VNode {
 const byMetricName = (a: readonly [string, unknown], b: readonly [string, unknown]): number =>
   a[0] < b[0] ? -1 : 1;
 
-type RowProps = { twin: Twin; now: number; metricsShown: number; rowIndex: number };
+type RowProps = {
+  twin: Twin;
+  now: number;
+  silentSince: number | null;
+  metricsShown: number;
+  rowIndex: number;
+};
 
-function TwinRow({ twin, now, metricsShown, rowIndex }: RowProps): VNode {
+function TwinRow({ twin, now, silentSince, metricsShown, rowIndex }: RowProps): VNode {
   const metrics = [...twin.metrics].sort(byMetricName);
   const more = metrics.length - metricsShown;
   return html`<div role="row" class="twins-row twin" aria-rowindex=${rowIndex} data-twin=${twin.key}>
-    <div role="cell" class="cell-device"><a href=${twinHash(twin.site, twin.device)}>${twin.device}</a></div>
-    <div role="cell" class="cell-site">${twin.site}</div>
+    <div role="cell" class="cell-device"><a href=${twinHash(twin.site, twin.device)}>${twin.device}</a>
+      <${Away} twin=${twin} now=${now} silentSince=${silentSince} /></div>
+    <div role="cell" class="cell-site"><a href=${siteHash(twin.site)}>${twin.site}</a></div>
     <div role="cell" class="cell-values">
       ${metrics.slice(0, metricsShown).map(
         ([name, { value }]) => html`<span class="reading" key=${name}>
@@ -245,7 +278,7 @@ function TwinRow({ twin, now, metricsShown, rowIndex }: RowProps): VNode {
       )}
       ${more > 0 ? html`<span class="more">+${more}</span>` : null}
     </div>
-    <div role="cell" class="cell-age"><${Age} at=${twin.newestAt} now=${now} /></div>
+    <div role="cell" class="cell-age"><${Age} at=${twin.newestAt} now=${now} silentSince=${silentSince} /></div>
     <div role="cell" class="cell-alerts">
       ${
         twin.alerts.size === 0
@@ -255,6 +288,25 @@ function TwinRow({ twin, now, metricsShown, rowIndex }: RowProps): VNode {
       }
     </div>
   </div>`;
+}
+
+/** Behind a silent gateway nobody knows whether a device is connected. */
+function Away({
+  twin,
+  now,
+  silentSince,
+}: {
+  twin: Twin;
+  now: number;
+  silentSince: number | null;
+}): VNode | null {
+  if (silentSince !== null) {
+    const title = `Its gateway has been silent since ${formatTime(silentSince, now)}`;
+    return html`<span class="away" title=${title}>gateway silent</span>`;
+  }
+  if (twin.presence === null || twin.presence.online) return null;
+  const title = `Offline since ${formatTime(twin.presence.at, now)}`;
+  return html`<span class="away" title=${title}>offline ${formatDuration(now - twin.presence.at)}</span>`;
 }
 
 const worstOf = (twin: Twin): string =>

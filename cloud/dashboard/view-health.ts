@@ -6,8 +6,10 @@ import { figureGroups, humanize } from './figures.ts';
 import { excerpt, formatBytes, formatCount, formatTime } from './format.ts';
 import { useLive, useNow, usePolled } from './hooks.ts';
 import type { Live } from './live.ts';
-import { field, type Gateway, isFields, readQuarantine, textOf } from './model.ts';
-import { Age, Notice, OldFigures, ProblemNotice } from './view-parts.ts';
+import { field, isFields, readQuarantine, textOf } from './model.ts';
+import { siteHash } from './route.ts';
+import type { Gateway } from './site-model.ts';
+import { Age, Notice, OldFigures, ProblemNotice, ShareBar } from './view-parts.ts';
 
 const HEALTH_INTERVAL_MS = 2_000;
 const QUARANTINE_INTERVAL_MS = 5_000;
@@ -97,8 +99,8 @@ function Gateways({ live, now }: { live: Live; now: number }): VNode {
               <th scope="col">Broker</th><th scope="col" class="number">Unsettled messages</th><th scope="col">Buffer</th></tr></thead>
             <tbody>${rows.map(
               ({ site, gateway }) => html`<tr key=${`${site}/${gateway.gateway}`}>
-                <th scope="row">${gateway.gateway}</th><td>${site}</td>
-                <td><${Age} at=${gateway.lastHelloAt} now=${now} /></td>
+                <th scope="row">${gateway.gateway}</th><td><a href=${siteHash(site)}>${site}</a></td>
+                <td><${Age} at=${gateway.lastHelloAt} now=${now} silentSince=${gateway.silentSince} /></td>
                 <td>${brokerOf(gateway)}</td>
                 <td class="number">${gateway.unsettledMessages === null ? '–' : formatCount(gateway.unsettledMessages)}</td>
                 <td>${bufferOf(gateway)}</td>
@@ -116,12 +118,10 @@ function brokerOf({ broker }: Gateway): VNode | string {
     : html`<strong class="still">${broker.reason || 'not connected'}</strong>`;
 }
 
-function bufferOf({ bufferBytes, bufferBytesMax }: Gateway): VNode | string {
-  if (bufferBytes === null) return '–';
-  if (bufferBytesMax === null || bufferBytesMax === 0) return formatBytes(bufferBytes);
-  return html`<meter min="0" max=${bufferBytesMax} high=${0.8 * bufferBytesMax} value=${bufferBytes}></meter>
-    <span class="aside"> ${formatBytes(bufferBytes)} of ${formatBytes(bufferBytesMax)}</span>`;
-}
+const bufferOf = ({ gateway, bufferBytes, bufferBytesMax }: Gateway): VNode | string =>
+  bufferBytes === null
+    ? '–'
+    : html`<${ShareBar} used=${bufferBytes} max=${bufferBytesMax} label="Buffer of ${gateway}" />`;
 
 function QuarantinePanel({ now }: { now: number }): VNode {
   const quarantine = usePolled(paths.quarantine(QUARANTINE_MAX), readQuarantine, QUARANTINE_INTERVAL_MS);

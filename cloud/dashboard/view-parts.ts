@@ -2,13 +2,20 @@
 import { html } from 'htm/preact';
 import type { ComponentChildren, VNode } from 'preact';
 import type { Problem } from './api.ts';
-import { formatAge, formatTime, formatValue, freshness } from './format.ts';
+import { formatAge, formatBytes, formatTime, formatValue, freshness } from './format.ts';
 import type { Polled } from './hooks.ts';
 import type { MetricValue } from './model.ts';
 
+type AgeProps = {
+  at: number | null;
+  now: number;
+  /** Since when the gateway the value came through is silent. */
+  silentSince?: number | null;
+};
+
 /** The age of a value: the lamp's shape, its colour and the words all say whether it is fresh. */
-export function Age({ at, now }: { at: number | null; now: number }): VNode {
-  return html`<span class="age" data-fresh=${freshness(at, now)}>
+export function Age({ at, now, silentSince = null }: AgeProps): VNode {
+  return html`<span class="age" data-fresh=${freshness(at, now, silentSince)}>
     <span class="lamp" aria-hidden="true"></span>
     ${
       at === null
@@ -45,6 +52,21 @@ export function ProblemNotice({ title, problem }: { title: string; problem: Prob
   return html`<${Notice} title=${title} kind="failed">
     <p>${problem.title}${problem.detail === '' ? '' : `: ${problem.detail}`}. Trying again.</p>
   <//>`;
+}
+
+type ShareProps = {
+  /** Bytes. */
+  used: number;
+  /** Bytes; `null` or 0 when there is no bound to compare with. */
+  max: number | null;
+  label: string;
+};
+
+/** How much of a bound is used, as a bar and as figures. */
+export function ShareBar({ used, max, label }: ShareProps): VNode {
+  if (max === null || max <= 0) return html`<span>${formatBytes(used)}</span>`;
+  return html`<span class="share"><meter aria-label=${label} min="0" max=${max} high=${0.8 * max} value=${used}></meter>
+    <span class="share-words">${formatBytes(used)} of ${formatBytes(max)}</span></span>`;
 }
 
 /** Beside figures that could not be refreshed: what they are worth now. */

@@ -13,6 +13,7 @@ import { AlertsView } from './view-alerts.ts';
 import { FleetView } from './view-fleet.ts';
 import { HealthView } from './view-health.ts';
 import { Notice } from './view-parts.ts';
+import { SiteView } from './view-site.ts';
 import { TwinView } from './view-twin.ts';
 
 const INCIDENTS_INTERVAL_MS = 5_000;
@@ -28,6 +29,17 @@ function useRoute(): Route {
   return parseRoute(hash);
 }
 
+/** What a change of means that another page is shown. */
+function placeOf(route: Route): string {
+  if (route.view === 'twin') return twinKey(route.site, route.device);
+  return route.view === 'site' ? `site ${route.site}` : route.view;
+}
+
+function titleOf(route: Route): string {
+  if (route.view === 'twin') return route.device;
+  return route.view === 'site' ? route.site : TITLES[route.view];
+}
+
 const TITLES = { fleet: 'Fleet', alerts: 'Alerts', health: 'Pipeline', unknown: 'Not found' } as const;
 
 export function Shell({ live }: { live: Live }): VNode {
@@ -36,12 +48,12 @@ export function Shell({ live }: { live: Live }): VNode {
   const main = useRef<HTMLElement>(null);
   const incidents = usePolled(paths.incidents(INCIDENTS_MAX), readIncidents, INCIDENTS_INTERVAL_MS);
   const open = incidents.value?.filter(({ clearedAt }) => clearedAt === null).length ?? 0;
-  const place = route.view === 'twin' ? twinKey(route.site, route.device) : route.view;
+  const place = placeOf(route);
 
   useEffect(() => {
     if (route.view === 'twin') live.focus({ view: 'twin', key: place });
     else live.focus(route.view === 'fleet' ? { view: 'fleet' } : null);
-    document.title = `${route.view === 'twin' ? route.device : TITLES[route.view]} · Holdfast`;
+    document.title = `${titleOf(route)} · Holdfast`;
     scrollTo(0, 0);
   }, [live, route.view, place]);
 
@@ -75,6 +87,8 @@ function viewOf(route: Route, live: Live, incidents: ReturnType<typeof usePolled
       return html`<${TwinView}
         key=${twinKey(route.site, route.device)} live=${live} site=${route.site} device=${route.device}
         chart=${{ metric: route.metric, range: route.range }} />`;
+    case 'site':
+      return html`<${SiteView} key=${route.site} live=${live} site=${route.site} />`;
     case 'alerts':
       return html`<${AlertsView} incidents=${incidents} incidentsMax=${INCIDENTS_MAX} />`;
     case 'health':

@@ -4,15 +4,18 @@ import type { VNode } from 'preact';
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { paths } from './api.ts';
 import { type Point, valueRuns } from './chart-series.ts';
+import { summariesWithin } from './chart-shades.ts';
 import { formatDuration, formatTime, formatValue } from './format.ts';
+import type { Shade, Summary } from './history-model.ts';
 import { replaceHash, useLive, useNow, usePolled } from './hooks.ts';
 import type { Live } from './live.ts';
 import { type FeedState, type MetricFeed, startMetricFeed } from './metric-feed.ts';
 import { type Reading, readIncidents, readTwin, type Twin, twinKey } from './model.ts';
-import { type ChartChoice, twinHash } from './route.ts';
+import { type ChartChoice, siteHash, twinHash } from './route.ts';
 import { IncidentTable } from './view-alerts.ts';
 import { Chart } from './view-chart.ts';
 import { Age, Notice, OldFigures, ProblemNotice, Severity, Value } from './view-parts.ts';
+import { ShadeLegend } from './view-shades.ts';
 
 const TWIN_INTERVAL_MS = 10_000;
 const INCIDENTS_INTERVAL_MS = 15_000;
@@ -36,9 +39,16 @@ export function TwinView({ live, site, device, chart }: Subject & { chart: Chart
   // The push link brings the same and sooner; this says "unknown" or "failed" when it cannot.
   const asked = usePolled(paths.twin(site, device), readTwin, TWIN_INTERVAL_MS);
   const twin = newerOf(live.fleet.twins.get(twinKey(site, device)) ?? null, asked.value);
-  const head = html`<nav class="trail" aria-label="Place"><a href="#/">Fleet</a> / ${site}</nav>
+  const silentSince = live.silentSince(site);
+  const head = html`<nav class="trail" aria-label="Place"><a href="#/">Fleet</a> / <a href=${siteHash(site)}>${site}</a></nav>
     <div class="twin-head"><h1>${device}</h1>
-      ${twin === null ? null : html`<${Age} at=${twin.newestAt} now=${now} />`}</div>`;
+      ${
+        twin === null
+          ? null
+          : html`<${Age} at=${twin.newestAt} now=${now} silentSince=${silentSince} />
+            <${PresenceWords} twin=${twin} now=${now} silent=${silentSince !== null} />`
+      }</div>
+    ${silentSince === null ? null : html`<${SilentGateway} site=${site} since=${silentSince} now=${now} />`}`;
 
   if (twin === null) {
     const { problem } = asked;
@@ -66,7 +76,7 @@ export function TwinView({ live, site, device, chart }: Subject & { chart: Chart
         ${
           metrics.length === 0
             ? html`<${Notice} title="No value yet" />`
-            : html`<${Values} metrics=${metrics} metric=${metric} now=${now} choose=${(name: string) => choose({ metric: name })} />`
+            : html`<${Values} metrics=${metrics} metric=${metric} now=${now} silentSince=${silentSince} choose=${(name: string) => choose({ metric: name })} />`
         }
       </section>
       ${
@@ -77,6 +87,24 @@ export function TwinView({ live, site, device, chart }: Subject & { chart: Chart
       }
     </div>
     <${PastAlerts} twin=${twin} now=${now} />`;
+}
+
+function PresenceWords({ twin, now, silent }: { twin: Twin; now: number; silent: boolean }): VNode | null {
+  if (twin.presence === null) return null;
+  const { online, at } = twin.presence;
+  const said = html`<time title=${formatTime(at, now)}>${formatDuration(now - at)}</time>`;
+  if (silent)
+    return html`<span class="presence">it last said that it was ${online ? 'online' : 'offline'}</span>`;
+  return online
+    ? html`<span class="presence" data-online="true">online</span>`
+    : html`<span class="presence" data-online="false">offline since ${formatTime(at, now)}, for ${said}</span>`;
+}
+
+function SilentGateway({ site, since, now }: { site: string; since: number; now: number }): VNode {
+  return html`<p class="old silent-gateway" role="status">
+    Its <a href=${siteHash(site)}>gateway</a> has been silent for ${formatDuration(now - since)}:
+    these values are the last that arrived, and newer ones may wait at the site.
+  </p>`;
 }
 
 function newerOf(a: Twin | null, b: Twin | null): Twin | null {
@@ -97,10 +125,11 @@ type ValuesProps = {
   metrics: Metrics;
   metric: string | null;
   now: number;
+  silentSince: number | null;
   choose: (metric: string) => void;
 };
 
-function Values({ metrics, metric, now, choose }: ValuesProps): VNode {
+function Values({ metrics, metric, now, silentSince, choose }: ValuesProps): VNode {
   return html`<table class="values">
     <thead class="unseen"><tr><th scope="col">Metric</th><th scope="col">Value</th><th scope="col">Age</th></tr></thead>
     <tbody>
@@ -109,7 +138,7 @@ function Values({ metrics, metric, now, choose }: ValuesProps): VNode {
           <th scope="row"><button type="button" aria-pressed=${name === metric} title="Show the history of ${name}"
             onClick=${() => choose(name)}>${name}</button></th>
           <td class="number"><${Value} value=${reading.value} /></td>
-          <td><${Age} at=${reading.at} now=${now} /></td>
+          <td><${Age} at=${reading.at} now=${now} silentSince=${silentSince} /></td>
         </tr>`,
       )}
     </tbody>
@@ -170,9 +199,17 @@ function History({ live, site, device, metric, twin, now, range, setRange }: His
   }, [live, site, device, metric, range]);
 
   const points = (): readonly Point[] => feed.current?.points() ?? [];
+  const summaries = (): readonly Summary[] => feed.current?.summaries() ?? [];
+  const silentSince = live.silentSince(site);
+  // A silence goes on between two answers of history.
+  const silence: readonly Shade[] =
+    silentSince === null ? [] : [{ from: silentSince, to: now, what: 'missing' }];
+  const shades = (): readonly Shade[] => [...(feed.current?.shades() ?? []), ...silence];
+  const from = now - range.rangeMs;
   const state: FeedState = feed.current?.state() ?? { phase: 'loading' };
   const numeric =
     typeof twin.metrics.get(metric)?.value === 'number' ||
+    summaries().length > 0 ||
     points().some(([, value]) => typeof value === 'number');
   const limits = [...twin.alerts.values()]
     .filter(alert => alert.metric === metric)
@@ -191,10 +228,11 @@ function History({ live, site, device, metric, twin, now, range, setRange }: His
     </div>
     ${
       numeric
-        ? html`<${Chart} label="${metric}, last ${range.words}" points=${points} rangeMs=${range.rangeMs}
+        ? html`<${Chart} label="${metric}, last ${range.words}" points=${points} summaries=${summaries} shades=${shades} rangeMs=${range.rangeMs}
             revision=${revision} limits=${limits} />`
-        : html`<${ValueRuns} points=${points()} from=${now - range.rangeMs} now=${now} />`
+        : html`<${ValueRuns} points=${points()} from=${from} now=${now} />`
     }
+    <${ShadeLegend} shades=${shades()} from=${from} to=${now} band=${summariesWithin(summaries(), from, now).length > 0} />
     <${FeedNote} state=${state} now=${now} />
   </section>`;
 }

@@ -1,62 +1,12 @@
 /** The dashboard in a real Chromium on the real line: device, broker, gateway, stream, twins, history, page. */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import { type Browser, chromium, type Page } from 'playwright-core';
-import { findChromium } from '../../deploy/local/find-chromium.ts';
-import { defaultCacheDirectory } from '../../deploy/local/find-servers.ts';
+import type { Browser, Page } from 'playwright-core';
+import { openBrowser, openPage, overflowPx, readingsOnChart, shows } from './browser.ts';
 import { type RealStack, startRealStack } from './real-stack.ts';
-
-async function openBrowser(t: TestContext): Promise<Browser | null> {
-  const found = await findChromium({
-    cacheDirectory: defaultCacheDirectory,
-    report: line => t.diagnostic(line),
-  });
-  if (found.chromium === null) {
-    t.skip(`no Chromium to be had: ${found.reason}`);
-    return null;
-  }
-  const { path, args, env } = found.chromium;
-  const browser = await chromium.launch({
-    executablePath: path,
-    args: [...args],
-    env: { ...(process.env as Record<string, string>), ...env },
-  });
-  t.after(() => browser.close());
-  return browser;
-}
-
-type Look = { scheme?: 'light' | 'dark'; width?: number; height?: number };
-
-/** A page that collects everything it complains about: exceptions, policy violations, console errors. */
-async function openPage(t: TestContext, browser: Browser, url: string, look: Look = {}) {
-  const { scheme = 'light', width = 1280, height = 800 } = look;
-  const context = await browser.newContext({ colorScheme: scheme, viewport: { width, height } });
-  t.after(() => context.close());
-  const page = await context.newPage();
-  page.setDefaultTimeout(20_000);
-  const complaints: string[] = [];
-  page.on('pageerror', error => complaints.push(error.message));
-  page.on('console', message => {
-    if (message.type() === 'error' || message.type() === 'warning') complaints.push(message.text());
-  });
-  await page.goto(url);
-  return { page, complaints };
-}
 
 const row = (page: Page, key: string) => page.locator(`[data-twin="${key}"]`);
 const valueCell = (page: Page, metric: string) => page.locator(`[data-metric="${metric}"] .value`);
-/** Waits until the text is there; the message of a timeout names it. */
-const shows = (page: Page, selector: string, text: string) =>
-  page.locator(selector).filter({ hasText: text }).first().waitFor();
-
-/** The number of readings below the chart, once it is the one expected. */
-async function readingsOnChart(page: Page, expected: number): Promise<void> {
-  await page
-    .locator('.summary div')
-    .filter({ hasText: 'readings' })
-    .locator('dd', { hasText: new RegExp(`^${expected}$`) })
-    .waitFor();
-}
 
 test('the dashboard on the real line', { timeout: 300_000 }, async t => {
   const browser = await openBrowser(t);
@@ -103,7 +53,7 @@ const fleet = (t: TestContext, browser: Browser, stack: RealStack) =>
     await shows(page, '.notice', 'No twin matches');
     await page.getByRole('button', { name: 'Show all' }).click();
 
-    await row(page, 'demo/pump-2').getByRole('link').focus();
+    await row(page, 'demo/pump-2').getByRole('link', { name: 'pump-2' }).focus();
     await page.keyboard.press('ArrowUp');
     await page.keyboard.press('Enter');
     await shows(page, 'h1', 'pump-10');
@@ -225,12 +175,13 @@ const everyLook = (t: TestContext, browser: Browser, stack: RealStack) =>
       for (const [hash, there] of [
         ['#/', '[data-twin]'],
         ['#/twin/demo/joined', '.plot canvas'],
+        ['#/site/demo', '.ledger-bar'],
         ['#/alerts', '.incidents'],
         ['#/health', '.quarantine'],
       ] as const) {
         await page.goto(`${stack.url}/${hash}`);
         await page.locator(there).first().waitFor();
-        const overflow = await page.locator('html').evaluate(html => html.scrollWidth - html.clientWidth);
+        const overflow = await overflowPx(page);
         assert.ok(overflow <= 0, `${hash} is ${overflow} px too wide, ${scheme}`);
       }
       assert.deepEqual(complaints, []);

@@ -10,7 +10,7 @@ import {
   visibleWindow,
 } from '../../cloud/dashboard/fleet-list.ts';
 import { readTwin, type Twin } from '../../cloud/dashboard/model.ts';
-import { fleetHash, parseRoute, twinHash } from '../../cloud/dashboard/route.ts';
+import { fleetHash, parseRoute, siteHash, twinHash } from '../../cloud/dashboard/route.ts';
 
 const NOW = 1_763_712_345_000;
 const alert = { metric: 'temperature', severity: 'warning', openedAt: NOW, value: 31, threshold: 30 };
@@ -127,4 +127,19 @@ test('routes come back from their addresses, whatever the names', () => {
   for (const hash of ['#/twin/demo', '#/twin/a/b/c', '#/constructor', '#/%E0%A4%A']) {
     assert.equal(parseRoute(hash).view, 'unknown', hash);
   }
+});
+
+test('twins of a site that nobody hears are stale, whatever their age', () => {
+  const silentSince = (site: string): number | null => (site === 'plant' ? NOW - 20_000 : null);
+  const choice: ListChoice = { ...DEFAULT_CHOICE, only: 'stale', site: 'plant' };
+  const { keys } = selectTwins(twins, sortedKeys(twins), choice, NOW, silentSince);
+  assert.deepEqual(keys, ['plant/pump-2', 'plant/pump-10']);
+  assert.deepEqual(select({ only: 'stale', site: 'plant' }).keys, []);
+});
+
+test('the address of a site is read as it was written', () => {
+  for (const site of ['demo', 'a b/c', 'ü%', 'constructor']) {
+    assert.deepEqual(parseRoute(siteHash(site)), { view: 'site', site });
+  }
+  assert.equal(parseRoute('#/site/').view, 'unknown');
 });

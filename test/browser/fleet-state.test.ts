@@ -199,3 +199,18 @@ test('C: lost, doubled and reordered updates with repairs end at the newest stat
   });
   fc.assert(property, { seed, numRuns: 500 });
 });
+
+test('presence comes with the snapshot, changes with an update that names it, and stays otherwise', () => {
+  const fleet = emptyFleet();
+  const presence = (online: unknown, at: unknown) => ({ presence: { online, at } });
+  apply(fleet, snapshot('site:demo', [{ ...twin('a', 5, 1), ...presence(true, 10) }, twin('b', 5, 1)]));
+  const held = () => fleet.twins.get('demo/a')?.presence;
+  assert.deepEqual(held(), { online: true, at: 10 });
+  assert.equal(fleet.twins.get('demo/b')?.presence, null);
+  apply(fleet, update({ since: 1, version: 2 }));
+  assert.deepEqual(held(), { online: true, at: 10 });
+  apply(fleet, update({ since: 2, version: 3, ...presence(false, 20) }));
+  assert.deepEqual(held(), { online: false, at: 20 });
+  apply(fleet, update({ since: 3, version: 4, ...presence('no', 30) }));
+  assert.deepEqual(held(), { online: false, at: 20 });
+});

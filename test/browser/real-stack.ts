@@ -3,14 +3,19 @@ import assert from 'node:assert/strict';
 import type { TestContext } from 'node:test';
 import mqtt from 'mqtt';
 import type pg from 'pg';
+import { type Link, openLink } from '../../deploy/local/link.ts';
 import { type GatewayEntry, openScene } from '../end-to-end/scene.ts';
 
 export type RealStack = {
   /** Of the dashboard, without a slash at the end. */
   readonly url: string;
   readonly postgres: pg.Pool;
+  /** Between the gateway and the cloud. */
+  readonly link: Link;
   /** Resolves with the broker's PUBACK; an object goes as JSON. */
   publish(topic: string, payload: object | string): Promise<void>;
+  /** SIGKILL and a new start: what was in its log goes by the backfill lane then. */
+  restartGateway(): Promise<void>;
   /** SIGKILL; resolves when the process is gone. */
   killCloud(): Promise<void>;
   /** On the same port as before. */
@@ -20,8 +25,21 @@ export type RealStack = {
 const SITE = 'demo';
 
 export async function startRealStack(t: TestContext): Promise<RealStack> {
-  const scene = await openScene({ sites: { [SITE]: ['gw-1'] } });
-  t.after(() => scene.close());
+  let link: Link | null = null;
+  const scene = await openScene({
+    sites: { [SITE]: ['gw-1'] },
+    gatewayNatsUrl: async text => {
+      const url = new URL(text);
+      link = await openLink({ host: url.hostname, port: Number(url.port) });
+      url.port = String(link.port);
+      return url.href;
+    },
+  });
+  t.after(async () => {
+    await scene.close();
+    await link?.close();
+  });
+  assert.ok(link);
   const broker = scene.stack.brokers.get(SITE);
   assert.ok(broker);
   const device = await mqtt.connectAsync(broker.deviceUrl, { protocolVersion: 5 });
@@ -43,7 +61,14 @@ export async function startRealStack(t: TestContext): Promise<RealStack> {
   return {
     url: scene.stack.url,
     postgres: scene.postgres,
+    link,
     publish,
+    async restartGateway() {
+      const gateway = scene.stack.gateways.get(`${SITE}/gw-1`);
+      assert.ok(gateway);
+      await gateway.kill();
+      await gateway.start();
+    },
     killCloud: () => scene.stack.cloud.kill(),
     startCloud: () => scene.stack.startCloud(),
   };
