@@ -31,7 +31,7 @@ const scratch = mkdtempSync(join(tmpdir(), 'holdfast-test-'));
 chmodSync(scratch, 0o711);
 
 /** Whole stacks: two of them at a time would starve one another. */
-const ALONE = ['test/end-to-end/', 'test/browser/', 'test/local/', 'test/demo/'];
+const ALONE = ['test/end-to-end/', 'test/browser/', 'test/local/', 'test/demo/', 'test/lab/'];
 const LIGHT_AT_A_TIME = 2;
 const LIGHT_TIMEOUT_MS = 120_000;
 const ALONE_TIMEOUT_MS = 300_000;

@@ -13,6 +13,8 @@ export interface BenchmarkOptions {
   readonly minutes: number | undefined;
   /** Where to leave CPU profiles of Holdfast's own processes. */
   readonly profileDirectory: string | undefined;
+  /** Folder of real recordings: files `<name>.csv` with a head line and then `timestamp,value`, in UTC. */
+  readonly recordings: string | undefined;
   /** Run at the end, whatever happens. */
   readonly releases: Releases;
   /** Told in one line as it goes on. */

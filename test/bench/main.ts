@@ -8,6 +8,7 @@ import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { defaultCacheDirectory, findBinaries } from '../../deploy/local/find-servers.ts';
 import type { Benchmark } from './benchmark.ts';
+import { buffer } from './buffer.ts';
 import { intake } from './intake.ts';
 import { neighbours } from './neighbours.ts';
 import { outage } from './outage.ts';
@@ -21,6 +22,7 @@ const benchmarks: Readonly<Record<string, Benchmark>> = {
   outage,
   'postgres-away': postgresAway,
   neighbours,
+  buffer,
 };
 
 const startedAt = performance.now();
@@ -64,7 +66,7 @@ async function main(): Promise<number> {
 
 function readArguments() {
   const known = Object.entries(benchmarks).map(([name, { does }]) => `  ${name.padEnd(14)}${does}`);
-  const usage = `bench NAME [--json] [--rounds N] [--messages N] [--minutes N] [--profile FOLDER]\n${known.join('\n')}`;
+  const usage = `bench NAME [--json] [--rounds N] [--messages N] [--minutes N] [--profile FOLDER] [--recordings FOLDER]\n${known.join('\n')}`;
   let parsed: ReturnType<typeof parse>;
   try {
     parsed = parse();
@@ -79,7 +81,8 @@ function readArguments() {
   const minutes = count(values.minutes);
   if (!benchmark || rest.length > 0 || rounds === null || messages === null || minutes === null) return usage;
   const profileDirectory = values.profile === undefined ? undefined : resolve(values.profile);
-  return { name, benchmark, json: values.json, rounds, messages, minutes, profileDirectory };
+  const recordings = values.recordings === undefined ? undefined : resolve(values.recordings);
+  return { name, benchmark, json: values.json, rounds, messages, minutes, profileDirectory, recordings };
 }
 
 const parse = () =>
@@ -91,6 +94,7 @@ const parse = () =>
       messages: { type: 'string' },
       minutes: { type: 'string' },
       profile: { type: 'string' },
+      recordings: { type: 'string' },
     },
   });
 
