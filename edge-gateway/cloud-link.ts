@@ -62,6 +62,7 @@ const HELLO_TIMEOUT_MS = 5000;
 const UNWELCOME_HELLO_MS = 30_000;
 const PUBLISH_TIMEOUT_MS = 10_000;
 const CONNECT_AGAIN_MS = 2500;
+const RECONNECT_MS = { least: 200, jitter: 1000 };
 /** Without an answer to a ping for so long, a link that failed to answer otherwise is given up. */
 const ANSWER_TO_PING_MS = 10_000;
 
@@ -115,8 +116,10 @@ export function openCloudLink(options: {
           name: `${site}/${gateway}`,
           inboxPrefix: inboxPrefix(site, gateway),
           maxReconnectAttempts: -1,
-          reconnectTimeWait: 500,
-          reconnectJitter: 1500,
+          // Soon, as a dashboard waits; spread over a second, as a whole region may come back at once.
+          reconnectTimeWait: RECONNECT_MS.least,
+          reconnectJitter: RECONNECT_MS.jitter,
+          reconnectJitterTLS: RECONNECT_MS.jitter,
           pingInterval: account.pingMs,
           maxPingOut: 2,
           ignoreAuthErrorAbort: true,
