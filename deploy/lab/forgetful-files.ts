@@ -237,6 +237,8 @@ export async function forgetfulFiles(root: string, random: () => number): Promis
       return nodeFiles.size(path);
     },
 
+    inode: async path => (isReal(path) ? nodeFiles.inode(path) : 0),
+
     async readWhole(path) {
       const entry = entries.get(path);
       if (entry?.kind === 'replaced') return entry.content;

@@ -43,7 +43,7 @@ export interface Taking {
 
 /** Receipts without the broker's PUBACK; beyond it a device gets none, and asks again. */
 const RECEIPTS_UNDER_WAY_MAX = 1000;
-/** A disk that does not answer in time does not hold up the end. */
+/** A disk or broker that does not answer in time does not hold up the end. */
 const LAST_ACKNOWLEDGED_MS = 1000;
 
 export function newTaking(options: {
@@ -237,17 +237,25 @@ export function newTaking(options: {
       closing = true;
       forgetSpace();
       releaseHeld();
-      if (newest.durable || !client) return;
-      await new Promise<void>(resolve => {
-        const late = setTimeout(resolve, LAST_ACKNOWLEDGED_MS);
-        newest.followers.push(() => {
-          clearTimeout(late);
-          // Its own PUBACK goes out first.
-          setImmediate(resolve);
-        });
-      });
+      const on = client;
+      if (!on?.connected) return;
+      if (!newest.durable) await inTime(done => newest.followers.push(done));
+      // The broker handles our packets in their order: an answer says that it has the last PUBACKs, and will not send
+      // those messages again to somebody who cannot know them (a data folder that is put back, another gateway).
+      if (on.connected) await inTime(done => options.prove(on, done));
     },
   };
+}
+
+/** Resolves when `work` is done, its own consequences included, or when it takes too long. */
+function inTime(work: (done: () => void) => void): Promise<void> {
+  return new Promise(resolve => {
+    const late = setTimeout(resolve, LAST_ACKNOWLEDGED_MS);
+    work(() => {
+      clearTimeout(late);
+      setImmediate(resolve);
+    });
+  });
 }
 
 /** What gateways say at the broker is no reading: their status, and receipts of another gateway. */

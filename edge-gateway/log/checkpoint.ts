@@ -2,6 +2,9 @@
  * What one log remembers beside its segments: what history has settled, and, once the log has ended, where. It spares
  * a restart from calling reclaimed segments lost, and from reading the tail of every old log. It has a CRC because a
  * flipped digit must not settle anything; losing it is harmless, so it is never fdatasynced.
+ *
+ * It knows the folder it was written in. In a copy of a folder that was in use, files may be of different moments: there it
+ * is no witness of messages that cannot be found, because the original may have them (invariant A).
  */
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
@@ -28,12 +31,16 @@ export async function writeCheckpoint(
   folder: string,
   checkpoint: Checkpoint,
 ): Promise<void> {
-  const body = JSON.stringify({ ...checkpoint, settled: checkpoint.settled.toString() });
+  const inode = await files.inode(folder);
+  const body = JSON.stringify({ ...checkpoint, inode, settled: checkpoint.settled.toString() });
   await files.replace(join(folder, CHECKPOINT_NAME), `${body}\n${crc32(body)}\n`);
 }
 
-/** @returns the checkpoint, or null when there is none or it is damaged. */
-export async function readCheckpoint(files: FileOperations, folder: string): Promise<Checkpoint | null> {
+/** @returns the checkpoint, or null when there is none or it is damaged; `isCopy` when the folder is not the one it was written in. */
+export async function readCheckpoint(
+  files: FileOperations,
+  folder: string,
+): Promise<(Checkpoint & { readonly isCopy: boolean }) | null> {
   let text: string;
   try {
     text = (await files.readWhole(join(folder, CHECKPOINT_NAME))).toString('utf8');
@@ -43,6 +50,10 @@ export async function readCheckpoint(files: FileOperations, folder: string): Pro
   }
   const [body = '', sum] = text.split('\n');
   if (String(crc32(body)) !== sum) return null;
-  const parsed = JSON.parse(body) as Omit<Checkpoint, 'settled'> & { settled: string };
-  return { ...parsed, settled: RangeSet.parse(parsed.settled) };
+  const { inode, ...parsed } = JSON.parse(body) as Omit<Checkpoint, 'settled'> & {
+    settled: string;
+    inode: number;
+  };
+  const isCopy = inode !== (await files.inode(folder));
+  return { ...parsed, settled: RangeSet.parse(parsed.settled), isCopy };
 }

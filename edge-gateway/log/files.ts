@@ -24,6 +24,8 @@ export interface FileOperations {
   list(path: string): Promise<string[]>;
   /** Length in bytes. */
   size(path: string): Promise<number>;
+  /** The number by which the file system knows it: a copy has another. */
+  inode(path: string): Promise<number>;
   readWhole(path: string): Promise<Buffer>;
   /** Puts `content` where `path` is in one step; not durable before {@link syncFolder}. */
   replace(path: string, content: string): Promise<void>;
@@ -52,6 +54,7 @@ export const nodeFiles: FileOperations = {
   makeFolder: async path => void (await fs.mkdir(path, { recursive: true })),
   list: path => fs.readdir(path),
   size: async path => (await fs.stat(path)).size,
+  inode: async path => (await fs.stat(path)).ino,
   readWhole: path => fs.readFile(path),
   replace: async (path, content) => {
     await fs.writeFile(`${path}.new`, content);

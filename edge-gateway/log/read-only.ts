@@ -153,6 +153,7 @@ function readingFiles(files: FileOperations): FileOperations {
   return {
     list: path => files.list(path),
     size: path => files.size(path),
+    inode: path => files.inode(path),
     readWhole: path => files.readWhole(path),
     syncFolder: path => files.syncFolder(path),
     openToRead: path =>

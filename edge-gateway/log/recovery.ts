@@ -91,7 +91,7 @@ async function recoverLog(
     bootId: headers[0]?.bootId ?? checkpoint?.bootId ?? null,
     current: false,
     segments,
-    nextSequence: checkpoint?.nextSequence ?? 1,
+    nextSequence: checkpoint && (ended || !checkpoint.isCopy) ? checkpoint.nextSequence : 1,
     settled: checkpoint?.settled ?? RangeSet.empty,
     sent: await readSent(files, folder),
     // Blocks are on the disk before they have their name.

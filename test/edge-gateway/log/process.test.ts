@@ -173,3 +173,27 @@ test('a clone of the folder, taken while it is in use, opens beside it; no log i
   );
   await restored.close();
 });
+
+test('a copy made file by file, of different moments, declares nothing lost that the original may have (A)', async t => {
+  const directory = await temporaryFolder(t);
+  const clone = join(await temporaryFolder(t), 'clone');
+  const original = await open(directory);
+  await store(
+    original,
+    range(1, 20).map(id => message(id)),
+  );
+  await fs.cp(directory, clone, { recursive: true });
+  await store(
+    original,
+    range(20, 30).map(id => message(id)),
+  );
+  await original.close();
+  const checkpoint = join(original.current, 'settled.json');
+  await fs.cp(join(directory, checkpoint), join(clone, checkpoint));
+  const copy = await open(clone);
+  const [log] = copy.logs();
+  assert.equal(log!.lost.toString(), RangeSet.empty.toString());
+  assert.equal(log!.nextSequence, 20);
+  assert.deepEqual((await readAll(copy, original.current)).map(idOf), range(1, 20));
+  await copy.close();
+});
