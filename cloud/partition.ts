@@ -193,7 +193,9 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
         ...content,
       });
 
-    while (!closing && shared.budget.bytes >= shared.budget.bytesMax) await shared.budget.room();
+    const { budget } = shared;
+    const limit = budget.bytesMax * (lane === 'live' ? 1 : BACKFILL_BUDGET_SHARE);
+    while (!closing && budget.bytes >= limit) await budget.room(limit);
     if (closing) throw new Error('the partition is closing');
     counters.batches++;
     counters.bytes += message.data.length;
@@ -314,6 +316,9 @@ const emptyItem: Omit<HistoryItem, 'site' | 'gateway'> = {
 /** Items without a batch have nobody that would be told. */
 const NO_SITE = 'none' as SiteId;
 const NO_GATEWAY = 'none' as GatewayId;
+
+/** Of the memory for what waits for history: a backlog leaves the rest to live data. */
+const BACKFILL_BUDGET_SHARE = 0.5;
 
 const POISON_BYTES_KEPT = 64 * 1024;
 

@@ -60,11 +60,16 @@ export function take(
   };
 }
 
-/** Bytes of a lane that were sent and are not settled. */
-export function unsettledBytes(plan: SendPlan, lane: Lane): number {
+/** What of a lane was sent and is not settled. */
+export function unsettledOf(plan: SendPlan, lane: Lane): { bytes: number; messages: number } {
   let bytes = 0;
-  for (const sent of plan.sent) if (sent.lane === lane) bytes += sent.bytes;
-  return bytes;
+  let messages = 0;
+  for (const sent of plan.sent) {
+    if (sent.lane !== lane) continue;
+    bytes += sent.bytes;
+    messages += sent.to - sent.from;
+  }
+  return { bytes, messages };
 }
 
 /** The stream has it. */

@@ -31,7 +31,7 @@ import {
   type SendPlan,
   settle,
   take,
-  unsettledBytes,
+  unsettledOf,
   waiting,
 } from './send-plan.ts';
 
@@ -68,8 +68,11 @@ export interface Uplink {
 
 /** Batches without PubAck. */
 const IN_FLIGHT_MAX: Readonly<Record<Lane, number>> = { live: 16, backfill: 4 };
-/** Backlog that the stream has and history has not: the rest waits here, so that live is never refused for it. */
-const BACKFILL_UNSETTLED_BYTES_MAX = 8 * 1024 * 1024;
+/**
+ * Backlog that the stream has and history has not: the rest waits here, so that live is never refused or late because of
+ * it. By messages too, because a batch of few bytes may hold thousands: these are some seconds of history's work.
+ */
+const BACKFILL_UNSETTLED_MAX = { bytes: 8 * 1024 * 1024, messages: 200_000 };
 /** Logs that are asked about and sent at a time. */
 const LOGS_AT_WORK_MAX = 500;
 const RETRY_MS = { first: 100, max: 5000 };
@@ -215,8 +218,10 @@ export function startUplink(options: {
   function nextBackfill(): NextBatch | null {
     forgetGoneLogs();
     const logs = logsAtWork();
-    const unsettled = logs.reduce((sum, log) => sum + unsettledBytes(planOf(log), 'backfill'), 0);
-    if (unsettled >= BACKFILL_UNSETTLED_BYTES_MAX) return null;
+    const unsettled = logs.map(log => unsettledOf(planOf(log), 'backfill'));
+    const sum = (of: 'bytes' | 'messages') => unsettled.reduce((total, entry) => total + entry[of], 0);
+    if (sum('bytes') >= BACKFILL_UNSETTLED_MAX.bytes) return null;
+    if (sum('messages') >= BACKFILL_UNSETTLED_MAX.messages) return null;
     for (const log of logs) {
       const next = nextOf(log, 'backfill', 1, log.current ? edge : log.nextSequence);
       if (next) return next;

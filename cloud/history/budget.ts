@@ -2,8 +2,8 @@
 export interface Budget {
   take(bytes: number): void;
   release(bytes: number): void;
-  /** Resolves when there may be room: less than the maximum was in use, or somebody called {@link wakeAll}. */
-  room(): Promise<void>;
+  /** Resolves when there may be room: less than `limit` was in use, or somebody called {@link wakeAll}. */
+  room(limit: number): Promise<void>;
   /** Lets everybody look again: whoever is closing must not wait for room. */
   wakeAll(): void;
   readonly bytes: number;
@@ -12,11 +12,11 @@ export interface Budget {
 
 export function newBudget(bytesMax: number): Budget {
   let bytes = 0;
-  let waiting: (() => void)[] = [];
-  function wakeAll(): void {
-    const woken = waiting;
-    waiting = [];
-    for (const wake of woken) wake();
+  let waiting: { limit: number; wake: () => void }[] = [];
+  function wake(which: (limit: number) => boolean): void {
+    const woken = waiting.filter(({ limit }) => which(limit));
+    waiting = waiting.filter(({ limit }) => !which(limit));
+    for (const entry of woken) entry.wake();
   }
   return {
     get bytes() {
@@ -28,12 +28,12 @@ export function newBudget(bytesMax: number): Budget {
     },
     release(count) {
       bytes -= count;
-      if (bytes < bytesMax) wakeAll();
+      wake(limit => bytes < limit);
     },
-    wakeAll,
-    room() {
-      if (bytes < bytesMax) return Promise.resolve();
-      return new Promise(resolve => waiting.push(resolve));
+    wakeAll: () => wake(() => true),
+    room(limit) {
+      if (bytes < limit) return Promise.resolve();
+      return new Promise(resolve => waiting.push({ limit, wake: resolve }));
     },
   };
 }

@@ -7,7 +7,7 @@ import {
   newSendPlan,
   passed,
   take,
-  unsettledBytes,
+  unsettledOf,
   waiting,
 } from '../../edge-gateway/send-plan.ts';
 
@@ -40,13 +40,13 @@ test("each lane's position speaks for that lane only", () => {
   plan = take(plan, { from: 1, to: 100 }, 's1', 'backfill', 70);
   plan = acknowledged(plan, { from: 100, to: 200 }, 10);
   plan = acknowledged(plan, { from: 1, to: 100 }, 11);
-  assert.equal(unsettledBytes(plan, 'live'), 50);
-  assert.equal(unsettledBytes(plan, 'backfill'), 70);
+  assert.equal(unsettledOf(plan, 'live').bytes, 50);
+  assert.equal(unsettledOf(plan, 'backfill').bytes, 70);
   plan = passed(plan, { created: 's1', sequence: 99 }, 'live');
   assert.equal(waiting(plan, 1, 200).toString(), '{[100,200)}');
   plan = passed(plan, { created: 's1', sequence: 10 }, 'backfill');
   assert.equal(waiting(plan, 1, 200).toString(), '{[100,200)}');
   plan = passed(plan, { created: 's1', sequence: 11 }, 'backfill');
   assert.equal(waiting(plan, 1, 200).toString(), '{[1,200)}');
-  assert.equal(unsettledBytes(plan, 'backfill'), 0);
+  assert.equal(unsettledOf(plan, 'backfill').bytes, 0);
 });
