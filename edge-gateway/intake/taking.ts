@@ -6,8 +6,8 @@
  *                                                 └▶ hold the connection until there is space (QoS 0: drop and count)
  *
  * A publish with a response topic is answered at the same moment as its PUBACK (`receipt.ts`). Invariants: A (PUBACK
- * after fdatasync), F (messages without PUBACK are bounded by the receive maximum, their bytes by the log), H (content
- * is not looked at here: nothing a device sends can stop the intake).
+ * after fdatasync), F (messages without PUBACK are bounded by the receive maximum, their bytes by the log), H (nothing a
+ * device sends can stop the intake: only the Sparkplug observer looks at content, and what it cannot read goes on as it is).
  */
 import type { IPublishPacket, MqttClient } from 'mqtt';
 import type { Logger } from 'pino';
