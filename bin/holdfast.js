@@ -18,7 +18,10 @@ const commands = {
     entry: 'deploy/lab/main.ts',
     does: 'lets everything go wrong at a site, and counts what became of each message',
   },
-  edge: { entry: 'edge-gateway/command.ts', does: 'what can be done on the box itself: status, export, try-mapping' },
+  edge: {
+    entry: 'edge-gateway/command.ts',
+    does: 'what can be done on the box itself: status, export, try-mapping',
+  },
   import: {
     entry: 'cloud/import/command.ts',
     does: 'takes what gateways exported onto a stick into history',

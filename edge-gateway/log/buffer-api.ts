@@ -127,7 +127,7 @@ export interface BufferOptions {
   readonly nowMs?: () => number;
   /** How long settled segments are kept when no space is needed; by default 72 hours. */
   readonly keepSettledMs?: number;
-  /** Durable bytes kept in memory, so that a reader that keeps up needs no disk; by default 8 MiB. */
+  /** Durable bytes kept in memory, so that a reader that keeps up needs no disk; by default 4 MiB. */
   readonly recentBytesMax?: number;
   /** Absent: what waits stays as it came. */
   readonly compaction?: CompactionOptions;

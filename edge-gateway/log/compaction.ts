@@ -220,7 +220,10 @@ export function createCompaction(
     const target = targetOf(log, [segment], 0, bytes);
     const outcome = await run({ work: 'compact', path, bytes, target });
     segment.work = null;
-    if (outcome.outcome !== 'done') return setBack(log, [segment], outcome);
+    if (outcome.outcome !== 'done') {
+      setBack(log, [segment], outcome);
+      return;
+    }
     noteDamage(log, path, outcome.lost);
     space.replace(log, [segment], blocksOf(target, 0, outcome.bytes));
     state.segmentsCompacted++;
@@ -246,7 +249,13 @@ export function createCompaction(
       for (const segment of segments) attemptsOf(segment).level = level;
       return;
     }
-    if (outcome.outcome === 'failed') return setBack(log, segments, outcome);
+    if (outcome.outcome === 'failed') {
+      setBack(log, segments, outcome);
+      // A run that is too much for the thread may not be at a coarser interval.
+      for (const known of segments.map(segment => attemptsOf(segment)))
+        if (known.failures > 1) known.level = level;
+      return;
+    }
     noteDamage(log, target.path, outcome.lost);
     space.replace(log, segments, blocksOf(target, level, outcome.bytes));
     const { firstSequence: from, nextSequence: to } = target;

@@ -14,7 +14,7 @@ import type { MappingConfig } from '../mapping/mapping-file.ts';
 import type { Compactor, JobOutcome } from './compaction-job.ts';
 
 const IDLE_MS = 20_000;
-const RESOURCE_LIMITS = { maxOldGenerationSizeMb: 64, maxYoungGenerationSizeMb: 4, stackSizeMb: 2 };
+const RESOURCE_LIMITS = { maxOldGenerationSizeMb: 32, maxYoungGenerationSizeMb: 2, stackSizeMb: 2 };
 
 type Phase =
   | { readonly phase: 'none' }

@@ -20,10 +20,10 @@ import type { RangeSet } from '../../protocol/range-set.ts';
 import type { BufferOptions, BufferStats, DiskBuffer, OpenOutcome } from './buffer-api.ts';
 import { createCompaction } from './compaction.ts';
 import { codeOf, type FileOperations, nodeFiles } from './files.ts';
-import { type Frame, frameBytesAtMost, saltOf } from './frame.ts';
-import { LOCK_NAME, type LockOutcome, lockFolder } from './lock.ts';
+import { frameBytesAtMost, saltOf } from './frame.ts';
+import { type LockOutcome, lockFolder } from './lock.ts';
 import { createCurrentLog } from './log.ts';
-import { type Claim, createLogReader } from './log-reader.ts';
+import { createLogReader } from './log-reader.ts';
 import {
   bytesOf,
   firstSequenceOf,
@@ -32,6 +32,8 @@ import {
   noteSettledSegments,
   thinnedOf,
 } from './log-state.ts';
+import { newestFrames } from './newest-frames.ts';
+import { probe } from './probe.ts';
 import { createRecentMemory } from './recent-memory.ts';
 import { type Recovered, recoverLogs } from './recovery.ts';
 import { BOOT_ID_BYTES_MAX, SEGMENT_HEADER_BYTES } from './segment.ts';
@@ -53,10 +55,8 @@ export type { Frame, Message } from './frame.ts';
 
 const MIB = 1024 * 1024;
 const KEEP_SETTLED_MS = 72 * 3_600_000;
-const RECENT_BYTES_MAX = 8 * MIB;
+const RECENT_BYTES_MAX = 4 * MIB;
 const HOUSEKEEPING_MS = 10_000;
-/** Reading that is not for sending. */
-const unclaimed: Claim = () => Promise.resolve(true);
 
 /**
  * Opens the buffer in `directory`, which is made if it is not there, and starts a new log in it.
@@ -101,27 +101,6 @@ export async function openDiskBuffer(options: BufferOptions): Promise<OpenOutcom
       return `no permission for the buffer folder ${directory}: ${error.message}`;
     if (code === 'ENOTDIR' || code === 'EEXIST') return `${directory} is not a folder`;
     return `the buffer folder ${directory} cannot be used: ${error.message}`;
-  }
-}
-
-/** Whether the device of the folder still takes data: else nothing on it may be called damaged. */
-async function probe(files: FileOperations, directory: string): Promise<boolean> {
-  const path = join(directory, `probe-${process.pid}`);
-  try {
-    // A folder that was unmounted is empty, and would take the probe.
-    await files.size(join(directory, LOCK_NAME));
-    await files.remove(path).catch(() => undefined);
-    const file = await files.create(path);
-    try {
-      await file.write(Buffer.from('answer'), 0, 6, 0);
-      await file.datasync();
-    } finally {
-      await file.close();
-      await files.remove(path);
-    }
-    return true;
-  } catch (error) {
-    return codeOf(error) === 'ENOSPC';
   }
 }
 
@@ -325,15 +304,7 @@ function startBuffer(
       tellSpace();
     },
 
-    async recentFrames(countMax) {
-      let frames: Frame[] = [];
-      for (const owner of [...logs].reverse()) {
-        if (frames.length >= countMax) break;
-        if (!owner.synced) continue;
-        frames = [...(await newestOf(owner, countMax - frames.length)), ...frames];
-      }
-      return frames;
-    },
+    recentFrames: countMax => newestFrames(readLog, logs, countMax),
 
     stats,
 
@@ -357,22 +328,6 @@ function startBuffer(
       await release().catch(error => logger.warn({ err: error }, 'the lock file could not be removed'));
     },
   };
-
-  /** Frames alone: what has become blocks is too old to come again. */
-  async function newestOf(owner: LogState, countMax: number): Promise<Frame[]> {
-    const newest: Frame[] = [];
-    let from = Math.max(firstSequenceOf(owner), owner.nextSequence - countMax);
-    for (;;) {
-      const limits = { toSequence: owner.nextSequence, messagesMax: 1000, bytesMax: MIB };
-      const run = await readLog(owner, from, limits, unclaimed);
-      if (run.form === 'block') from = run.range.to;
-      else if (run.frames.length === 0) return newest;
-      else {
-        for (const frame of run.frames) newest.push(frame);
-        from = run.frames.at(-1)!.sequence + 1;
-      }
-    }
-  }
 }
 
 /** How many of the sequences still on disk are in the set. */

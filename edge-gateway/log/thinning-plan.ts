@@ -16,7 +16,7 @@ export interface ThinningCandidate {
 }
 
 /** What one job takes at most, unless a single file is larger: it is decoded as a whole (F). */
-const RUN_MESSAGES_MAX = 256 * 1024;
+const RUN_MESSAGES_MAX = 128 * 1024;
 const RUN_BYTES_MAX = 1024 * 1024;
 
 /**

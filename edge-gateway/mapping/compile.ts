@@ -10,7 +10,7 @@ import { hasOwnTimestamp } from '../payload-time.ts';
 import { withUserProperties } from './about-device.ts';
 import { decodePayload, formatOf, isPack } from './decode.ts';
 import { Unusable } from './decoded.ts';
-import { type MappingConfig, NO_MAPPING } from './mapping-file.ts';
+import type { MappingConfig } from './mapping-file.ts';
 import { senmlRoute } from './profiles/senml.ts';
 import type { MappedMessage, Mapping, MessageOutcome, Reading } from './route.ts';
 import { newRouter, type Router } from './router.ts';
@@ -128,4 +128,4 @@ function hasOwnTime(router: Router, mapping: Mapping, message: MappedMessage): b
 }
 
 /** Without a mapping file: the common shapes. */
-export const commonMapping: Mapping = compileMapping(NO_MAPPING);
+export const commonMapping: Mapping = compileMapping({ profiles: [], mappings: [] });
