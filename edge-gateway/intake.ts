@@ -15,6 +15,7 @@ import type { Logger } from 'pino';
 import { newClockWatch } from './clock-watch.ts';
 import type { GatewayConfig } from './config.ts';
 import { type BrokerSession, openBrokerSession } from './intake/broker-session.ts';
+import { isRefusal } from './intake/broker-trouble.ts';
 import { keptFile } from './intake/kept-files.ts';
 import { type Metadata, newMetadata } from './intake/metadata.ts';
 import { matchesFilter, metadataFilters } from './intake/metadata-topics.ts';
@@ -110,7 +111,8 @@ export function startIntake(options: {
     inDoubt: () => standby?.wasStopped ?? false,
     prove: (client, proven) => {
       client.publish(mark.topic, 'still here', { qos: 1 }, error => {
-        if (error) return;
+        // An answer that refuses it is an answer too: only a broken connection proves nothing.
+        if (error && !isRefusal(error)) return;
         standby?.trust();
         proven();
       });

@@ -7,6 +7,9 @@ const SESSION_TAKEN_OVER = 0x8e;
 /** Another connection with the same client id has taken the session. */
 export const isThrownOut = (packet: IDisconnectPacket): boolean => packet.reasonCode === SESSION_TAKEN_OVER;
 
+/** The broker has answered, and said no. A connection that broke has a code of the system, which is a text. */
+export const isRefusal = (error: Error & { code?: unknown }): boolean => typeof error.code === 'number';
+
 export function brokerTrouble(error: Error & { code?: unknown }, url: string): string {
   const { host, username } = new URL(url);
   if (typeof error.code === 'number' && BAD_CREDENTIALS.has(error.code)) {

@@ -105,8 +105,9 @@ export function newTaking(options: {
     return true;
   }
 
-  function takeDoubted(): void {
+  function takeDoubted(on = connection): void {
     for (;;) {
+      if (on !== connection) return;
       const packet = doubted?.shift();
       if (!packet) {
         doubted = null;
@@ -114,7 +115,7 @@ export function newTaking(options: {
       }
       let step: 'working' | 'done' | 'held' = 'working';
       take(packet, () => {
-        if (step === 'held') takeDoubted();
+        if (step === 'held') takeDoubted(on);
         else step = 'done';
       });
       if (step === 'working') {
@@ -143,7 +144,13 @@ export function newTaking(options: {
     }
     const on = connection;
     if (!options.sparkplug) store(packet, message, on, done);
-    else options.sparkplug.observe(message, observed => store(packet, observed, on, done));
+    else {
+      options.sparkplug.observe(message, observed => {
+        // It may have waited for a birth certificate to be on disk; another connection brings it again.
+        if (on === connection) store(packet, observed, on, done);
+        else done();
+      });
+    }
   }
 
   function store(packet: IPublishPacket, message: Message, on: number, done: () => void): void {

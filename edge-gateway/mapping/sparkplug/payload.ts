@@ -77,6 +77,8 @@ export const datatypes = [
   'PropertySetList',
 ] as const;
 
+/** Far above any node's, and decoded in some ten milliseconds. */
+const METRICS_MAX = 16_384;
 const COMPRESSED = 'SPBV1.0_COMPRESSED';
 
 /** @throws Unusable */
@@ -108,8 +110,11 @@ function readPayload(bytes: Uint8Array): SparkplugPayload & { uuid: string | nul
   while (reader.left > 0) {
     const tag = readTag(reader);
     if (is(tag, 1, WIRE.varint)) timestamp = readVarint(reader);
-    else if (is(tag, 2, WIRE.bytes)) metrics.push(readMetric(readLengthDelimited(reader)));
-    else if (is(tag, 3, WIRE.varint)) seq = sequenceOf(readVarint(reader));
+    else if (is(tag, 2, WIRE.bytes)) {
+      // An empty metric takes two bytes, and a compressed body may hold half a million of them.
+      if (metrics.length >= METRICS_MAX) throw new Unusable(`more than ${METRICS_MAX} Sparkplug metrics`);
+      metrics.push(readMetric(readLengthDelimited(reader)));
+    } else if (is(tag, 3, WIRE.varint)) seq = sequenceOf(readVarint(reader));
     else if (is(tag, 4, WIRE.bytes)) uuid = decodeText(readLengthDelimited(reader));
     else if (is(tag, 5, WIRE.bytes)) body = readLengthDelimited(reader);
     else skipField(reader, tag);

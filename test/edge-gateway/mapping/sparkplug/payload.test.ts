@@ -93,6 +93,9 @@ test('compressed payloads, and one that would inflate without end', () => {
     /cannot be inflated/,
   );
   assert.throws(() => decodeSparkplug(wrap(Buffer.alloc(200))), /cannot be inflated/);
+  // A kilobyte that stands for half a million metrics of nothing (F, H).
+  const nothings = Buffer.alloc(1024 * 1024, Buffer.of(0x12, 0x00));
+  assert.throws(() => decodeSparkplug(wrap(deflateSync(nothings))), /more than 16384 Sparkplug metrics/);
 });
 
 test('the rebirth command is what the library reads', () => {
