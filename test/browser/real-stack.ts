@@ -1,5 +1,6 @@
 /** The real line for browser tests: the scene of the end-to-end tests with one site, and a device that publishes. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import type { TestContext } from 'node:test';
 import mqtt from 'mqtt';
 import type pg from 'pg';
@@ -14,6 +15,8 @@ export type RealStack = {
   readonly link: Link;
   /** Resolves with the broker's PUBACK; an object goes as JSON. */
   publish(topic: string, payload: object | string): Promise<void>;
+  /** Resolves with the gateway's receipt: the message is on its disk. */
+  publishToDisk(device: string, payload: object): Promise<void>;
   /** SIGKILL and a new start: what was in its log goes by the backfill lane then. */
   restartGateway(): Promise<void>;
   /** SIGKILL; resolves when the process is gone. */
@@ -63,6 +66,14 @@ export async function startRealStack(t: TestContext): Promise<RealStack> {
     postgres: scene.postgres,
     link,
     publish,
+    async publishToDisk(name, payload) {
+      const responseTopic = `devices/${name}/receipts`;
+      await device.subscribeAsync(responseTopic, { qos: 1 });
+      const receipt = once(device, 'message');
+      const properties = { responseTopic };
+      await device.publishAsync(`devices/${name}/telemetry`, JSON.stringify(payload), { qos: 1, properties });
+      await receipt;
+    },
     async restartGateway() {
       const gateway = scene.stack.gateways.get(`${SITE}/gw-1`);
       assert.ok(gateway);
