@@ -4,10 +4,14 @@
  *
  * Any node answers any gateway: the answer is read from Postgres in one statement, so that ledger and cursor are of
  * the same moment. Site and gateway come from the subject, which the gateway's credentials pin (S).
+ *
+ *   hello ─▶ noted as heard, at once ─▶ waits, bounded ─▶ answered, a few at a time
+ *                                         └ too many wait: unavailable (F)
  */
-import type { NatsConnection, Subscription } from '@nats-io/transport-node';
+import type { Msg, NatsConnection, Subscription } from '@nats-io/transport-node';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
+import type { z } from 'zod';
 import { WIRE_VERSION } from '../protocol/batch-codec.ts';
 import { Hello, type StreamPosition } from '../protocol/handshake.ts';
 import type { GatewayId, SiteId } from '../protocol/ids.ts';
@@ -46,6 +50,12 @@ const GATEWAYS_MAX = 10_000;
 /** Three hellos; of a metered link, which may say hello every five minutes only, two. */
 const SILENT_AFTER_MS = { unmetered: 15_000, metered: 660_000 } as const;
 
+/** Hellos that are answered at the same time, and that wait for it; a gateway whose hello finds no room asks again. */
+const ANSWERS_AT_ONCE = 8;
+const ANSWERS_WAITING_MAX = 1000;
+/** Of what is wrong with a hello; it may be wrong in very many places. */
+const REFUSAL_CHARACTERS_MAX = 500;
+
 export async function openGatewayLink(options: {
   nats: NatsConnection;
   pool: Pool;
@@ -55,38 +65,68 @@ export async function openGatewayLink(options: {
   logger: Logger;
 }): Promise<GatewayLink> {
   const { nats, pool, logger } = options;
-  const memory: GatewayMemory = openGatewayMemory(pool);
+  const memory: GatewayMemory = openGatewayMemory(pool, ({ site, gateway }, reason) =>
+    logger.warn({ site, gateway, reason }, "a gateway's report is refused by PostgreSQL"),
+  );
   const gateways = new Map<string, GatewayPresence>();
   for (const presence of await loadGateways(pool, GATEWAYS_MAX)) {
     gateways.set(`${presence.site}/${presence.gateway}`, presence);
   }
   let listeningSince = Date.now();
-  const subscription: Subscription = nats.subscribe(HELLO_FILTER, { queue: 'hello' });
+  const waiting: Asked[] = [];
+  let answering = 0;
+  const subscription: Subscription = nats.subscribe(HELLO_FILTER, {
+    queue: 'hello',
+    callback(error, message) {
+      if (error) logger.error({ err: error }, 'hello service ended');
+      else receive(message);
+    },
+  });
 
-  const serving = (async () => {
-    for await (const message of subscription) {
-      const address = parseHelloSubject(message.subject);
-      if (!address) continue;
+  function receive(message: Msg): void {
+    const address = parseHelloSubject(message.subject);
+    if (!address) return;
+    const hello = readHello(message);
+    if (typeof hello === 'string') {
+      reply(message, { outcome: 'refused', reason: hello });
+      return;
+    }
+    const presence = { ...address, lastHelloAt: Date.now(), report: hello.report };
+    remember(presence);
+    memory.heard(presence, hello.ends);
+    if (waiting.length >= ANSWERS_WAITING_MAX) {
+      reply(message, { outcome: 'unavailable', reason: 'too many gateways ask at the same time' });
+      return;
+    }
+    waiting.push({ ...address, hello, message });
+    if (answering < ANSWERS_AT_ONCE) void answerWaiting();
+  }
+
+  async function answerWaiting(): Promise<void> {
+    answering++;
+    for (let asked = waiting.shift(); asked; asked = waiting.shift()) {
+      const { site, gateway, hello, message } = asked;
       try {
-        const hello = Hello.safeParse(message.json());
-        if (!hello.success) {
-          message.respond(JSON.stringify({ outcome: 'refused', reason: hello.error.message }));
-          continue;
-        }
-        const presence = { ...address, lastHelloAt: Date.now(), report: hello.data.report };
-        remember(presence);
-        memory.heard(presence, hello.data.ends);
-        message.respond(JSON.stringify(await answer(address, hello.data)));
+        reply(message, await answer({ site, gateway }, hello));
       } catch (error) {
         const reason = (error as Error).message;
-        logger.debug({ ...address, reason }, 'hello not answered');
-        message.respond(JSON.stringify({ outcome: 'unavailable', reason }));
+        logger.debug({ site, gateway, reason }, 'hello not answered');
+        reply(message, { outcome: 'unavailable', reason });
       }
     }
-  })();
-  serving.catch(error => logger.error({ err: error }, 'hello service ended'));
+    answering--;
+  }
 
-  async function answer({ site, gateway }: { site: SiteId; gateway: GatewayId }, hello: Hello) {
+  /** What cannot be sent is not: whoever asked asks again. */
+  function reply(message: Msg, content: object): void {
+    try {
+      message.respond(JSON.stringify(content));
+    } catch (error) {
+      logger.debug({ subject: message.subject, reason: (error as Error).message }, 'hello not answered');
+    }
+  }
+
+  async function answer({ site, gateway }: { site: SiteId; gateway: GatewayId }, hello: KnownHello) {
     if (!hello.wireVersions.includes(WIRE_VERSION)) {
       const reason = `this cloud reads wire version ${WIRE_VERSION}, the gateway writes ${hello.wireVersions.join(', ')}`;
       return { outcome: 'refused', reason };
@@ -153,8 +193,34 @@ export async function openGatewayLink(options: {
         nats.publish(subject, JSON.stringify({ stream, settled }));
       }
     },
-    close: () => subscription.unsubscribe(),
+    close() {
+      subscription.unsubscribe();
+      for (const { message } of waiting.splice(0)) {
+        reply(message, { outcome: 'unavailable', reason: 'this cloud node is closing' });
+      }
+    },
   };
+}
+
+type KnownHello = z.output<typeof Hello>;
+
+interface Asked {
+  readonly site: SiteId;
+  readonly gateway: GatewayId;
+  readonly hello: KnownHello;
+  readonly message: Msg;
+}
+
+/** @returns the hello, or what is wrong with it */
+function readHello(message: Msg): KnownHello | string {
+  let content: unknown;
+  try {
+    content = message.json();
+  } catch (error) {
+    return (error as Error).message.slice(0, REFUSAL_CHARACTERS_MAX);
+  }
+  const parsed = Hello.safeParse(content);
+  return parsed.success ? parsed.data : parsed.error.message.slice(0, REFUSAL_CHARACTERS_MAX);
 }
 
 interface CursorRow {

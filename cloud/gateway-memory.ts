@@ -2,13 +2,16 @@
  * What gateways said last, kept in PostgreSQL: their report, and where each of their logs ends. So what is missing stays
  * visible, with the time its gateway was last heard, when the box is dead or the cloud node is a new one (R).
  *
- *   hello ─▶ heard (memory, bounded) ─▶ flush, every few seconds, one transaction for all gateways
+ *   hello ─▶ heard (memory, bounded) ─▶ flush, every few seconds, for all gateways at once
+ *                 ▲                       │ PostgreSQL refuses a value: one by one, and who is to blame is left out (H)
+ *                 └── unless newer came ──┘ PostgreSQL is away: again the next time
  *
- * A flush that fails or a node that dies loses a few seconds of it: the next hello says the same again.
+ * A node that dies loses a few seconds of it: the next hello says the same again.
  */
 import type { Pool } from 'pg';
 import { GatewayReport } from '../protocol/handshake.ts';
 import { type GatewayId, isGatewayId, isSiteId, type SiteId } from '../protocol/ids.ts';
+import { outcomeOf } from './history/commit.ts';
 
 export interface GatewayPresence {
   readonly site: SiteId;
@@ -21,11 +24,17 @@ export interface GatewayPresence {
 export interface GatewayMemory {
   /** @param ends one past the newest message, per log */
   heard(presence: GatewayPresence, ends: Readonly<Record<string, number>>): void;
+  /** Rejects when PostgreSQL is away; what it did not take waits for the next time. */
   flush(): Promise<void>;
 }
 
-/** Logs that wait for the next flush; further ones wait for their gateway's next hello (F). */
-const LOGS_WAITING_MAX = 100_000;
+interface Entry {
+  readonly presence: GatewayPresence;
+  readonly ends: Readonly<Record<string, number>>;
+}
+
+/** Gateways and logs that wait for the next flush; further ones wait for their gateway's next hello (F). */
+const WAITING_MAX = 100_000;
 
 /** The gateways that were heard last, oldest first. A report that an earlier version wrote otherwise is left out. */
 export async function loadGateways(pool: Pool, limit: number): Promise<GatewayPresence[]> {
@@ -41,11 +50,15 @@ export async function loadGateways(pool: Pool, limit: number): Promise<GatewayPr
   });
 }
 
-export function openGatewayMemory(pool: Pool): GatewayMemory {
-  let waiting = new Map<string, { presence: GatewayPresence; ends: Readonly<Record<string, number>> }>();
-  let logsWaiting = 0;
+/** @param onRefused PostgreSQL takes nothing of this gateway's last word: it is dropped */
+export function openGatewayMemory(
+  pool: Pool,
+  onRefused: (presence: GatewayPresence, reason: string) => void = () => {},
+): GatewayMemory {
+  let waiting = new Map<string, Entry>();
+  let weightWaiting = 0;
 
-  async function write(entries: readonly { presence: GatewayPresence; ends: object }[]): Promise<void> {
+  async function write(entries: readonly Entry[]): Promise<void> {
     const presences = entries.map(({ presence }) => presence);
     await pool.query(
       `insert into holdfast.gateway as g (site, name, last_hello_at, report)
@@ -95,21 +108,47 @@ export function openGatewayMemory(pool: Pool): GatewayMemory {
     );
   }
 
+  /** @throws what PostgreSQL says when it is not this gateway's fault */
+  async function writeAlone(entry: Entry): Promise<void> {
+    try {
+      await write([entry]);
+    } catch (error) {
+      const outcome = outcomeOf(error as Error);
+      if (outcome.outcome !== 'refused') throw error;
+      onRefused(entry.presence, outcome.reason);
+    }
+  }
+
+  function put(entry: Entry): void {
+    const key = keyOf(entry);
+    const before = waiting.get(key);
+    const weight = weightOf(entry) - (before ? weightOf(before) : 0);
+    if (weightWaiting + weight > WAITING_MAX) return;
+    weightWaiting += weight;
+    waiting.set(key, entry);
+  }
+
   return {
-    heard(presence, ends) {
-      const key = `${presence.site}/${presence.gateway}`;
-      const before = waiting.get(key);
-      const logs = Object.keys(ends).length - Object.keys(before?.ends ?? {}).length;
-      if (logsWaiting + logs > LOGS_WAITING_MAX) return;
-      logsWaiting += logs;
-      waiting.set(key, { presence, ends });
-    },
+    heard: (presence, ends) => put({ presence, ends }),
     async flush() {
       if (waiting.size === 0) return;
-      const entries = [...waiting.values()];
+      const left = [...waiting.values()];
       waiting = new Map();
-      logsWaiting = 0;
-      await write(entries);
+      weightWaiting = 0;
+      try {
+        try {
+          await write(left);
+        } catch (error) {
+          if (outcomeOf(error as Error).outcome !== 'refused') throw error;
+          for (; left.length > 0; left.shift()) await writeAlone(left[0]!);
+        }
+      } catch (error) {
+        for (const entry of left) if (!waiting.has(keyOf(entry))) put(entry);
+        throw error;
+      }
     },
   };
 }
+
+const keyOf = ({ presence }: Entry): string => `${presence.site}/${presence.gateway}`;
+const weightOf = ({ ends }: Entry): number => 1 + Object.keys(ends).length;

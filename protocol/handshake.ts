@@ -19,6 +19,13 @@ const rangesText = z.string().transform((text, context) => {
   }
 });
 
+const REASON_CHARACTERS_MAX = 500;
+/** As PostgreSQL's jsonb takes it: without U+0000 and halves of surrogate pairs. Cut short rather than refused (H). */
+const reasonText = z
+  .string()
+  .transform(text => text.slice(0, REASON_CHARACTERS_MAX).replaceAll('\0', '\u2400').toWellFormed());
+
+/** Numbers are finite, or the report is refused. */
 export const GatewayReport = z.object({
   bufferBytes: z.number(),
   bufferBytesMax: z.number(),
@@ -30,7 +37,7 @@ export const GatewayReport = z.object({
   dropped: z.number(),
   /** Round trip of the last fdatasync, milliseconds. */
   syncMs: z.number(),
-  broker: z.object({ connected: z.boolean(), reason: z.string().nullable() }),
+  broker: z.object({ connected: z.boolean(), reason: reasonText.nullable() }),
   /** Arrival of the oldest message that history has not settled; null when there is none. */
   oldestUnsettledAt: z.number().nullable(),
   /** Bytes on the wire that the unsettled messages still cost, as far as can be said. */
@@ -52,13 +59,24 @@ export const GatewayReport = z.object({
 });
 export type GatewayReport = z.infer<typeof GatewayReport>;
 
-export const Hello = z.object({
-  wireVersions: z.array(z.number().int()).min(1),
-  logs: z.array(logIdText).max(1000),
-  /** One past the newest message on disk, per log: what lies below and is not settled is missing. */
-  ends: z.record(logIdText, z.number().int().positive()),
-  report: GatewayReport,
-});
+const LOGS_MAX = 1000;
+
+export const Hello = z
+  .object({
+    wireVersions: z.array(z.number().int()).min(1).max(100),
+    logs: z.array(logIdText).max(LOGS_MAX),
+    /** One past the newest message on disk, per log: what lies below and is not settled is missing. */
+    ends: z.record(logIdText, z.number().int().positive()),
+    report: GatewayReport,
+  })
+  // Of a log that is not asked about nobody wants the end; so there are no more of them than of `logs` (F).
+  .transform(hello => {
+    const named = new Set(hello.logs);
+    return {
+      ...hello,
+      ends: Object.fromEntries(Object.entries(hello.ends).filter(([logId]) => named.has(logId))),
+    };
+  });
 export type Hello = z.input<typeof Hello>;
 
 /** Where history stands in the gateway's lane of the stream. */

@@ -1,10 +1,11 @@
 /**
- * One history transaction: rows by binary COPY, quarantine and marks, then fence, ledger, cursors, twins, incidents and
- * summaries together with COMMIT in one last round trip (invariants A, B, D). Outcomes are values; only a broken
- * assumption throws.
+ * One history transaction: rows by binary COPY and quarantine, then fence, ledger, cursors, twins, incidents, marks,
+ * minutes and summaries together with COMMIT in one last round trip (invariants A, B, D). Outcomes are values; only a
+ * broken assumption throws.
  *
- *   begin → COPY → summaries to the stage → quarantine, marks → [settle(…); stage into summary; commit]
+ *   begin → COPY → summaries to the stage → quarantine → [settle(…); marks; minutes; stage into summary; commit]
  *
+ * What has a key of its own comes behind the fence: a writer that is paused before it holds up nobody (D).
  * All of it has one deadline: a connection that went silent is given up, not waited for (R).
  */
 import { pipeline } from 'node:stream/promises';
@@ -14,7 +15,7 @@ import type { Lane } from '../../protocol/subjects.ts';
 import type { IncidentTransition } from '../actors/twin.ts';
 import { COPY_MESSAGES } from './copy-rows.ts';
 import { COPY_SUMMARIES, MAKE_SUMMARY_STAGE, STORE_SUMMARIES } from './copy-summaries.ts';
-import type { MinuteCount, StatusCounts } from './tally.ts';
+import type { MinuteCount, RunCount, StatusCounts } from './tally.ts';
 
 export interface QuarantineRow {
   readonly site: string;
@@ -57,6 +58,7 @@ export interface Transaction {
   /** Per log, what this transaction settles, as `int8multirange` text, and how much of it not live and whole. */
   readonly ranges: readonly (StatusCounts & { readonly log: number; readonly ranges: string })[];
   readonly minutes: readonly MinuteCount[];
+  readonly runs: readonly RunCount[];
   /** Rows and summaries that are too old to be stored. */
   readonly expiredRows: number;
   readonly cursors: readonly CursorMove[];
@@ -72,6 +74,8 @@ export type CommitOutcome =
   | { readonly outcome: 'overlap' }
   /** Postgres refuses a value: look for the row. */
   | { readonly outcome: 'refused'; readonly reason: string }
+  /** Given up for its time, by PostgreSQL or by this side, and perhaps written all the same: less at a time may do. */
+  | { readonly outcome: 'too-slow'; readonly reason: string }
   /** Not now: connection gone, disk full, shutting down. Try the same again later. */
   | { readonly outcome: 'unavailable'; readonly reason: string };
 
@@ -94,7 +98,7 @@ export async function commitHistory(
   client.on('error', onError);
   const silence = Promise.withResolvers<never>();
   const timer = setTimeout(
-    () => silence.reject(new Error(`PostgreSQL did not answer within ${timeoutMs} ms`)),
+    () => silence.reject(new TooSlow(`PostgreSQL did not answer within ${timeoutMs} ms`)),
     timeoutMs,
   );
   let broken = false;
@@ -125,9 +129,11 @@ async function transact(client: PoolClient, work: Transaction): Promise<void> {
     await copyIn(client, COPY_SUMMARIES, work.summaries);
   }
   if (work.quarantine.length > 0) await insertQuarantine(client, work.quarantine);
-  if (work.marks.length > 0) await insertMarks(client, work.marks);
-  const storeSummaries = work.summaries ? `${STORE_SUMMARIES}; ` : '';
-  await client.query(`${settleStatement(work)}; ${storeSummaries}commit`);
+  const statements = [settleStatement(work)];
+  if (work.marks.length > 0) statements.push(markStatement(work.marks));
+  if (work.runs.length > 0) statements.push(runStatement(work.runs));
+  if (work.summaries) statements.push(STORE_SUMMARIES);
+  await client.query([...statements, 'commit'].join('; '));
 }
 
 async function copyIn(client: PoolClient, statement: string, rows: Buffer): Promise<void> {
@@ -137,15 +143,17 @@ async function copyIn(client: PoolClient, statement: string, rows: Buffer): Prom
   await pipeline([rows], copy);
 }
 
+const json = (value: unknown): string => `${escapeLiteral(JSON.stringify(value))}::jsonb`;
+
 function settleStatement(work: Transaction): string {
-  const json = (value: unknown) => `${escapeLiteral(JSON.stringify(value))}::jsonb`;
   const incidents = work.incidents.map(incident => ({
     id: incident.id,
     rule: incident.rule,
     severity: incident.severity,
     site: incident.site,
     device: incident.device,
-    metric: incident.metric,
+    // Names of metrics are the devices' own: JSON for PostgreSQL holds neither U+0000 nor half of a surrogate pair.
+    metric: withoutNul(incident.metric).toWellFormed(),
     threshold: incident.threshold,
     opened_at: incident.openedAt,
     opened_value: incident.openedValue,
@@ -154,6 +162,8 @@ function settleStatement(work: Transaction): string {
   }));
   return `select holdfast.settle(${work.partition}, ${work.epoch}, ${json(work.ranges)}, ${json(work.minutes)}, ${json(work.cursors)}, ${json(work.twins)}, ${json(incidents)})`;
 }
+
+class TooSlow extends Error {}
 
 /** What an error means for the transaction. */
 export function outcomeOf(error: Error & { code?: string }): CommitOutcome {
@@ -164,6 +174,10 @@ export function outcomeOf(error: Error & { code?: string }): CommitOutcome {
   // A RangeError: more than a string or buffer of this process can hold, which never gets as far as PostgreSQL.
   if (/^(2[23]|54)/.test(code) || error instanceof RangeError) {
     return { outcome: 'refused', reason: error.message };
+  }
+  // 57014: statement_timeout. The words are those of the client's own query_timeout, which has no code.
+  if (code === '57014' || error instanceof TooSlow || error.message === 'Query read timeout') {
+    return { outcome: 'too-slow', reason: error.message };
   }
   return { outcome: 'unavailable', reason: error.message };
 }
@@ -190,22 +204,33 @@ async function insertQuarantine(client: PoolClient, rows: readonly QuarantineRow
   );
 }
 
-async function insertMarks(client: PoolClient, marks: readonly MarkRow[]): Promise<void> {
-  await client.query(
-    `insert into holdfast.ledger_mark (log, range, status, messages, reason)
-     select log, int8range(first, past), status, messages, reason
-       from unnest($1::int[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $6::text[])
-         as r (log, first, past, status, messages, reason)
-     on conflict (log, range, status) do nothing`,
-    [
-      marks.map(mark => mark.log),
-      marks.map(mark => mark.from),
-      marks.map(mark => mark.to),
-      marks.map(mark => mark.status),
-      marks.map(mark => mark.messages),
-      marks.map(mark => withoutNul(mark.reason)),
-    ],
-  );
+function markStatement(marks: readonly MarkRow[]): string {
+  const rows = marks.map(mark => ({
+    log: mark.log,
+    first: mark.from,
+    past: mark.to,
+    status: mark.status,
+    messages: mark.messages,
+    // JSON for PostgreSQL holds no half of a surrogate pair.
+    reason: withoutNul(mark.reason).toWellFormed(),
+  }));
+  return `insert into holdfast.ledger_mark (log, range, status, messages, reason)
+    select log, int8range(first, past), status, messages, reason
+      from jsonb_to_recordset(${json(rows)})
+        as r (log int, first bigint, past bigint, status text, messages bigint, reason text)
+    on conflict (log, range, status) do nothing`;
+}
+
+/** Evenly, to the message: the shares of the minutes add up to the run. A minute that gets none is in it all the same. */
+function runStatement(runs: readonly RunCount[]): string {
+  return `insert into holdfast.ledger_minute as m (log, minute, status, messages)
+    select log, to_timestamp((minute + i) * 60.0), status,
+           sum(messages * (i + 1) / minutes - messages * i / minutes)
+      from jsonb_to_recordset(${json(runs)})
+        as r (log int, status text, messages bigint, minute bigint, minutes bigint), generate_series(0, minutes - 1) i
+     group by log, minute + i, status
+    on conflict (log, minute, status) do update set messages = m.messages + excluded.messages
+     where excluded.messages > 0`;
 }
 
 /** PostgreSQL's text holds every character but U+0000. */

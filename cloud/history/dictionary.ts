@@ -27,6 +27,8 @@ const ENTRIES_MAX = 500_000;
 
 export interface Dictionary {
   log(site: string, gateway: string, logId: string): Promise<LogEntry>;
+  /** History has settled the ranges. A log that the cache lacks by now is read anew when it is asked for. */
+  noteSettled(site: string, gateway: string, logId: string, ranges: RangeSet): void;
   /** Reads the ledger again after it turned out to be different from what the cache said. */
   forgetLog(site: string, gateway: string, logId: string): void;
   /** Postgres was away, and may have come back as it was earlier: nothing that was read of it holds any more (R). */
@@ -137,6 +139,10 @@ export function openDictionary(pool: Pool): Dictionary {
 
   return {
     log,
+    noteSettled(site, gateway, logId, ranges) {
+      const entry = logs.get(`${site}/${gateway}/${logId}`);
+      if (entry) entry.settled = entry.settled.union(ranges);
+    },
     forgetLog: (site, gateway, logId) => void logs.delete(`${site}/${gateway}/${logId}`),
     forgetAll() {
       for (const cache of [logs, devices, shapes, metrics, days]) cache.clear();

@@ -13,7 +13,7 @@ import type { ReadingsBatch, ThinnedBatch } from '../../protocol/batch.ts';
 import { kinds } from '../../protocol/batch.ts';
 import { correctedAt, forEachRow } from '../../protocol/batch-rows.ts';
 import { limits } from '../../protocol/limits.ts';
-import type { Range, RangeSet } from '../../protocol/range-set.ts';
+import { type Range, RangeSet } from '../../protocol/range-set.ts';
 import type { Lane } from '../../protocol/subjects.ts';
 import type { TwinState } from '../actors/twin.ts';
 import { storeTwin } from '../twin-json.ts';
@@ -56,7 +56,8 @@ interface Content {
 
 /**
  * @param items those whose cursors, twins and incidents go along
- * @throws what the dictionary throws when PostgreSQL is away; RangeError when it is more than a buffer holds
+ * @throws what the dictionary throws when PostgreSQL is away; RangeError when it is more than a buffer holds; Error when
+ *   two of `works` share a sequence
  */
 export async function buildTransaction(
   works: readonly Work[],
@@ -79,7 +80,14 @@ export async function buildTransaction(
   await context.dictionary.ensureDays(content.days);
 
   const ranges = new Map<number, RangeSet>();
-  for (const { log, fresh } of works) ranges.set(log.id, ranges.get(log.id)?.union(fresh) ?? fresh);
+  for (const { log, fresh } of works) {
+    const before = ranges.get(log.id) ?? RangeSet.empty;
+    const all = before.union(fresh);
+    // The ledger would take them once and the table their rows twice (B).
+    if (all.size !== before.size + fresh.size)
+      throw new Error(`log ${log.id}: ${fresh} twice in one transaction`);
+    ranges.set(log.id, all);
+  }
   const twins = new Map<string, TwinState>();
   for (const item of items) for (const twin of item.twins) twins.set(`${twin.site}/${twin.device}`, twin);
   return {
@@ -95,6 +103,7 @@ export async function buildTransaction(
       ...content.tally.counts(log),
     })),
     minutes: content.tally.minutes(),
+    runs: content.tally.runs(),
     expiredRows: content.expiredRows,
     cursors: cursorMoves(items),
     twins: [...twins.values()].map(twin => ({

@@ -4,6 +4,7 @@
  *   enqueue ─▶ queue ─▶ gather ─▶ commit ──committed──▶ onSettled
  *                ▲                  │ unavailable: wait, same again     (R)
  *                │                  │ overlap: read the ledger again    (B)
+ *                │                  │ too slow: halve until it is not, never quarantine
  *                └── budget ◀───────┤ refused: halve until the poison row is alone, quarantine it (H);
  *                                   │          a thinned run is one piece: its kept rows are tried without it
  *                                   └ stale-epoch: stop for good        (D)
@@ -14,12 +15,14 @@ import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import type { Batch } from '../../protocol/batch.ts';
 import type { GatewayId, SiteId } from '../../protocol/ids.ts';
+import { limits } from '../../protocol/limits.ts';
 import { RangeSet } from '../../protocol/range-set.ts';
 import type { Lane } from '../../protocol/subjects.ts';
 import type { IncidentTransition, TwinState } from '../actors/twin.ts';
 import type { Budget } from './budget.ts';
 import { type CommitOutcome, type CursorMove, commitHistory, outcomeOf, type Transaction } from './commit.ts';
-import type { Dictionary, LogEntry } from './dictionary.ts';
+import type { Dictionary } from './dictionary.ts';
+import { minutesOfRun } from './tally.ts';
 import { buildTransaction } from './transaction.ts';
 import { halve, isWholeRun, piecesOf, type Work } from './work.ts';
 
@@ -102,6 +105,7 @@ export function openHistoryWriter(options: {
       const startedAt = performance.now();
       const items = takeItems();
       await settleItems(items);
+      budget.release(bytesOf(items));
       const spent = performance.now() - startedAt;
       if (phase === 'open' && spent < options.commitIntervalMs) await pause(options.commitIntervalMs - spent);
     }
@@ -115,7 +119,7 @@ export function openHistoryWriter(options: {
       const item = queue[count]!;
       for (const twin of item.twins) twins.add(`${twin.site}/${twin.device}`);
       if (count > 0 && twins.size > TWINS_PER_TRANSACTION) break;
-      rows += rowsOf(item.batch);
+      rows += rowsOf(item.batch, options.now());
       count++;
     }
     return queue.splice(0, count);
@@ -129,7 +133,6 @@ export function openHistoryWriter(options: {
       if (outcome.outcome === 'committed') {
         if (lastReason) logger.info({ partition }, 'history: writing again');
         lastReason = '';
-        budget.release(items.reduce((sum, item) => sum + item.bytes, 0));
         return;
       }
       if (outcome.outcome === 'stale-epoch') {
@@ -166,17 +169,18 @@ export function openHistoryWriter(options: {
   /** What of the items the ledger lacks; the same sequences twice within `items` count once. */
   async function unsettled(items: readonly HistoryItem[]): Promise<Work[]> {
     const works: Work[] = [];
-    const taken = new Map<LogEntry, RangeSet>();
+    // By number: another partition may empty the dictionary meanwhile, and the log comes back as another entry (B).
+    const taken = new Map<number, RangeSet>();
     for (const item of items) {
       const { batch } = item;
       if (!batch) continue;
       const log = await dictionary.log(item.site, item.gateway, batch.logId);
-      const before = taken.get(log) ?? RangeSet.empty;
+      const before = taken.get(log.id) ?? RangeSet.empty;
       const fresh = RangeSet.of(batch.firstSequence, batch.firstSequence + batch.count)
         .difference(log.settled)
         .difference(before);
       if (fresh.isEmpty) continue;
-      taken.set(log, before.union(fresh));
+      taken.set(log.id, before.union(fresh));
       works.push({ item: { ...item, batch }, log, fresh });
     }
     return works;
@@ -193,17 +197,24 @@ export function openHistoryWriter(options: {
     }
     const outcome = await commitHistory(pool, transaction, commitTimeoutMs);
     if (outcome.outcome === 'refused') return isolate(works, items, outcome.reason);
+    if (outcome.outcome === 'too-slow') {
+      const { reason } = outcome;
+      // What is too slow alone is not to blame: it is tried again, not quarantined (A).
+      if (totalOf(works) <= 1 && items.length === 0) return { outcome: 'unavailable', reason };
+      logger.warn({ partition, reason }, 'history: a transaction takes too long, trying it in parts');
+      return isolate(works, items, reason);
+    }
     if (outcome.outcome === 'committed') announce(works, transaction);
     return outcome;
   }
 
-  /** Halves the work until the row that Postgres refuses is alone, and quarantines that one (H). */
+  /** Halves the work until the row that Postgres refuses is alone, and quarantines that one (H); or until it is not too slow. */
   async function isolate(
     works: readonly Work[],
     items: readonly HistoryItem[],
     reason: string,
   ): Promise<CommitOutcome> {
-    const total = works.reduce((sum, work) => sum + piecesOf(work), 0);
+    const total = totalOf(works);
     if (total === 0) {
       if (items.length < 2) return { outcome: 'unavailable', reason };
       // All rows are in; what goes along may only be too much at a time.
@@ -232,7 +243,9 @@ export function openHistoryWriter(options: {
   }
 
   function announce(works: readonly Work[], transaction: Transaction): void {
-    for (const { log, fresh } of works) log.settled = log.settled.union(fresh);
+    for (const { item, fresh } of works) {
+      dictionary.noteSettled(item.site, item.gateway, item.batch.logId, fresh);
+    }
     const notices = works.map(({ item, fresh }) => ({
       site: item.site,
       gateway: item.gateway,
@@ -248,6 +261,7 @@ export function openHistoryWriter(options: {
       return queue.length;
     },
     enqueue(item) {
+      if (phase === 'closed') return;
       budget.take(item.bytes);
       queue.push(item);
       wake();
@@ -259,16 +273,26 @@ export function openHistoryWriter(options: {
       const timer = setTimeout(deadline.resolve, deadlineMs);
       await Promise.race([running, deadline.promise]);
       clearTimeout(timer);
-      // A commit that hangs ends by its own deadline; nothing starts after it.
+      // A commit that hangs ends by its own deadline; nothing starts after it. What was not committed is in the stream, and
+      // its next owner's to write.
       phase = 'closed';
+      budget.release(bytesOf(queue.splice(0)));
     },
   };
 }
 
-/** What a batch costs PostgreSQL. */
-function rowsOf(batch: Batch | null): number {
+const bytesOf = (items: readonly HistoryItem[]): number => items.reduce((sum, item) => sum + item.bytes, 0);
+const totalOf = (works: readonly Work[]): number => works.reduce((sum, work) => sum + piecesOf(work), 0);
+
+/** What a batch costs PostgreSQL: a thinned run has a row in the ledger by time for each of its minutes. */
+export function rowsOf(batch: Batch | null, nowMs: number): number {
   if (batch?.settlement === 'raw') return batch.rows.length;
-  if (batch?.settlement === 'thinned') return batch.kept.rows.length + batch.summaries.length;
+  if (batch?.settlement === 'thinned') {
+    const { kept, summaries, receivedFrom, receivedTo } = batch;
+    const latestMs = nowMs + limits.futureToleranceMs;
+    const run = minutesOfRun({ arrivedFrom: receivedFrom, arrivedTo: receivedTo }, nowMs, latestMs);
+    return kept.rows.length + summaries.length + run.minutes;
+  }
   return 1;
 }
 

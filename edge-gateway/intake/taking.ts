@@ -43,8 +43,8 @@ export interface Taking {
 
 /** Receipts without the broker's PUBACK; beyond it a device gets none, and asks again. */
 const RECEIPTS_UNDER_WAY_MAX = 1000;
-/** A disk or broker that does not answer in time does not hold up the end. */
-const LAST_ACKNOWLEDGED_MS = 1000;
+/** A disk or broker that does not answer in time does not hold up the end. A worn card may take seconds for one fdatasync. */
+const LAST_ACKNOWLEDGED_MS = 3000;
 
 export function newTaking(options: {
   gateway: string;

@@ -106,6 +106,7 @@ export interface DiskBuffer {
   /**
    * The newest durable frames over all logs, oldest of them first: for recognising re-deliveries at start. Up to
    * `CompactionOptions.keepMessages` of them are there as frames, if they take no more than a quarter of the buffer.
+   * A log that cannot be read for now is left out.
    */
   recentFrames(countMax: number): Promise<Frame[]>;
   stats(): BufferStats;

@@ -8,6 +8,7 @@
  * 90 % of the buffer and nothing can be compacted, down to 85 %. A file that cannot be made stays as it is and is tried
  * again ever more rarely (H).
  */
+import { dirname } from 'node:path';
 import { thinningIntervalsMs } from '../../protocol/batch.ts';
 import type { BlocksTarget } from './blocks-writer.ts';
 import type { BufferLogger, CompactionOptions } from './buffer-api.ts';
@@ -199,14 +200,17 @@ export function createCompaction(
 
   /**
    * A thread that died may have finished its file. Whoever starts next would take it, so it is taken now: else what it was
-   * made of might be sent, and it as well.
+   * made of might be sent, and it as well. Its name may not be on the disk yet: what it was made of goes after that (A).
    */
   async function run(job: Job): Promise<JobOutcome> {
     const outcome = await o.compactor.run(job);
     if (outcome.outcome !== 'failed') return outcome;
+    const { path } = job.target;
     for (;;) {
       try {
-        return { outcome: 'done', bytes: await o.files.size(job.target.path), lost: [] };
+        const bytes = await o.files.size(path);
+        await o.files.syncFolder(dirname(path));
+        return { outcome: 'done', bytes, lost: [] };
       } catch (error) {
         if (codeOf(error) === 'ENOENT' || closed) return outcome;
         await new Promise(resolve => setTimeout(resolve, PAUSE_MS).unref());

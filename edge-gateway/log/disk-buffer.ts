@@ -304,7 +304,7 @@ function startBuffer(
       tellSpace();
     },
 
-    recentFrames: countMax => newestFrames(readLog, logs, countMax),
+    recentFrames: countMax => newestFrames(readLog, logs, countMax, logger),
 
     stats,
 

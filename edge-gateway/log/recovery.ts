@@ -24,7 +24,7 @@ import {
 } from './log-state.ts';
 import { BLOCKS_HEADER_BYTES, isKnownVersion, SEGMENT_HEADER_BYTES, type Segment } from './segment.ts';
 import { scanSegment } from './segment-scan.ts';
-import { readSent } from './sent-marks.ts';
+import { ALL_SENT, readSent, writeSent } from './sent-marks.ts';
 
 export interface RecoveryOptions {
   readonly files: FileOperations;
@@ -93,7 +93,7 @@ async function recoverLog(
     segments,
     nextSequence: checkpoint && (ended || !checkpoint.isCopy) ? checkpoint.nextSequence : 1,
     settled: checkpoint?.settled ?? RangeSet.empty,
-    sent: await readSent(files, folder),
+    sent: checkpoint?.isCopy ? ALL_SENT : await readSent(files, folder),
     // Blocks are on the disk before they have their name.
     synced: tail?.form !== 'frames' || ended || (await isSynced(tail)),
   });
@@ -109,12 +109,18 @@ async function recoverLog(
     await removeLog(files, folder);
     return null;
   }
+  // Before any checkpoint is written here, after which nothing tells it from an original.
+  if (checkpoint?.isCopy) await writeSent(files, folder, log.sent).catch(notMarked);
   if (!ended && log.synced) {
     await writeCheckpoint(files, folder, checkpointOf(log, tail?.bytes ?? 0)).catch(error =>
       logger.warn({ err: error, logId }, 'checkpoint not written; the next start reads this tail again'),
     );
   }
   return log;
+
+  function notMarked(error: unknown): void {
+    logger.warn({ err: error, logId }, 'a copy could not be marked: the next start may thin what was sent');
+  }
 
   async function isSynced(segment: Segment): Promise<boolean> {
     try {

@@ -5,7 +5,7 @@
  *
  *   <log folder>/sent.ranges     int8multirange of the runs of marked files, a line feed, its crc32, a line feed
  *
- * Not there: nothing was sent. Damaged: all may have been. A disk that refuses the mark does not hold up the draining,
+ * Not there: nothing was sent. Damaged, or in a copy of the folder: all may have been, by the original. A disk that refuses the mark does not hold up the draining,
  * which is what frees it: it is then remembered in memory, and written with the next one.
  */
 import { join } from 'node:path';
@@ -16,7 +16,7 @@ import type { LogState } from './log-state.ts';
 import type { Segment } from './segment.ts';
 
 export const SENT_NAME = 'sent.ranges';
-const ALL = RangeSet.of(1, Number.MAX_SAFE_INTEGER);
+export const ALL_SENT = RangeSet.of(1, Number.MAX_SAFE_INTEGER);
 
 export interface SentMarks {
   /**
@@ -66,7 +66,8 @@ export function createSentMarks(o: {
   };
 }
 
-async function writeSent(files: FileOperations, folder: string, sent: RangeSet): Promise<void> {
+/** Rejects with the system error. */
+export async function writeSent(files: FileOperations, folder: string, sent: RangeSet): Promise<void> {
   const path = join(folder, SENT_NAME);
   const unfinished = `${path}.new`;
   await files.remove(unfinished).catch(() => undefined);
@@ -89,9 +90,9 @@ export async function readSent(files: FileOperations, folder: string): Promise<R
     text = (await files.readWhole(join(folder, SENT_NAME))).toString('latin1');
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return RangeSet.empty;
-    if (codeOf(error) === 'EIO') return ALL;
+    if (codeOf(error) === 'EIO') return ALL_SENT;
     throw error;
   }
   const [ranges = '', sum] = text.split('\n');
-  return String(crc32(ranges)) === sum ? RangeSet.parse(ranges) : ALL;
+  return String(crc32(ranges)) === sum ? RangeSet.parse(ranges) : ALL_SENT;
 }

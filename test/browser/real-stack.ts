@@ -1,6 +1,5 @@
 /** The real line for browser tests: the scene of the end-to-end tests with one site, and a device that publishes. */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import type { TestContext } from 'node:test';
 import mqtt from 'mqtt';
 import type pg from 'pg';
@@ -69,7 +68,7 @@ export async function startRealStack(t: TestContext): Promise<RealStack> {
     async publishToDisk(name, payload) {
       const responseTopic = `devices/${name}/receipts`;
       await device.subscribeAsync(responseTopic, { qos: 1 });
-      const receipt = once(device, 'message');
+      const receipt = new Promise(resolve => device.once('message', resolve));
       const properties = { responseTopic };
       await device.publishAsync(`devices/${name}/telemetry`, JSON.stringify(payload), { qos: 1, properties });
       await receipt;

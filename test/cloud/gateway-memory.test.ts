@@ -8,7 +8,7 @@ import { gatewayId, siteId } from '../../protocol/ids.ts';
 import { LOG_ID } from '../edge-gateway/frames.ts';
 import { counted, GATEWAY, item, ledger, NOW, openWriter, SITE } from './history.ts';
 import { reportOf } from './reports.ts';
-import { freshDatabase, startTestPostgres } from './servers.ts';
+import { eventually, freshDatabase, startTestPostgres } from './servers.ts';
 
 let server: Server;
 before(async () => {
@@ -107,4 +107,54 @@ test('logs that wait to be written down are bounded; what was refused may come a
   memory.heard(second, many(60_000));
   await memory.flush();
   assert.equal((await loadGateways(pool, 10)).length, 2);
+});
+
+test('PostgreSQL refuses what one gateway says: the others are written, and it is known who was to blame (H)', async () => {
+  const pool = await freshDatabase(server);
+  const refused: string[] = [];
+  const memory = openGatewayMemory(pool, ({ gateway }, reason) => refused.push(`${gateway}: ${reason}`));
+  const a = presence({ gateway: gatewayId('a') });
+  // The handshake lets no such text through.
+  const b = presence({
+    gateway: gatewayId('b'),
+    report: reportOf({ broker: { connected: false, reason: '\0' } }),
+  });
+  const c = presence({ gateway: gatewayId('c'), lastHelloAt: NOW + 1 });
+  memory.heard(a, { ['a'.repeat(32)]: 5 });
+  memory.heard(b, { ['b'.repeat(32)]: 5 });
+  memory.heard(c, { ['c'.repeat(32)]: 5 });
+  await memory.flush();
+  assert.deepEqual(await loadGateways(pool, 10), [a, c]);
+  assert.deepEqual(await ends(pool), ['a aaaa 5 0', 'c cccc 5 1']);
+  assert.equal(refused.length, 1);
+  assert.match(refused[0]!, /^b: .*Unicode/);
+});
+
+test('PostgreSQL is away at a flush: what was heard waits for the next one, unless newer came (R)', async () => {
+  const pool = await freshDatabase(server);
+  const memory = openGatewayMemory(pool);
+  const a = presence({ gateway: gatewayId('a') });
+  const b = presence({ gateway: gatewayId('b') });
+  memory.heard(a, { ['a'.repeat(32)]: 5 });
+  memory.heard(b, { ['b'.repeat(32)]: 5 });
+  await server.kill();
+  const flushing = memory.flush();
+  const newer = presence({ gateway: gatewayId('b'), lastHelloAt: NOW + 1 });
+  memory.heard(newer, { ['b'.repeat(32)]: 6 });
+  await assert.rejects(flushing);
+  await server.start();
+  await eventually('it answers', async () => (await pool.query('select 1')).rowCount === 1);
+  await memory.flush();
+  assert.deepEqual(await loadGateways(pool, 10), [a, newer]);
+  assert.deepEqual(await ends(pool), ['a aaaa 5 0', 'b bbbb 6 1']);
+});
+
+test('gateways without a log are bounded too (F)', async () => {
+  const pool = await freshDatabase(server);
+  const memory = openGatewayMemory(pool);
+  const many = 100_001;
+  for (let n = 0; n < many; n++) memory.heard(presence({ gateway: gatewayId(`g${n}`) }), {});
+  await memory.flush();
+  const { rows } = await pool.query('select count(*)::int as gateways from holdfast.gateway');
+  assert.deepEqual(rows, [{ gateways: many - 1 }]);
 });

@@ -8,6 +8,7 @@ import { receiveBatch } from '../../cloud/actors/site.ts';
 import { type Link, openLink } from '../../deploy/local/link.ts';
 import type { Server } from '../../deploy/local/servers.ts';
 import { boundClock } from '../../protocol/batch-rows.ts';
+import { LOG_ID } from '../edge-gateway/frames.ts';
 import {
   batchOf,
   counted,
@@ -356,4 +357,59 @@ test('more twins than PostgreSQL takes at a time are written in parts', async ()
   assert.deepEqual(await marks(pool), []);
   const cursor = await pool.query('select stream_sequence::int as at from holdfast.stream_cursor');
   assert.deepEqual(cursor.rows, [{ at: items.at(-1)!.stream!.sequence }]);
+});
+
+test('an owner that is paused before its last round trip holds up nobody with its marks (D)', async () => {
+  const pool = await freshDatabase(server);
+  const { link, through } = await poolOverLink(pool);
+  through.options.query_timeout = 600_000;
+  const old = await openWriter(through, { commitTimeoutMs: 600_000 });
+  await old.write(item(counted(1, 1)));
+  const lost = (firstSequence: number) => ({
+    settlement: 'lost' as const,
+    logId: LOG_ID,
+    firstSequence,
+    count: 5,
+    reason: "it's gone \\ \0 \ud800",
+  });
+  // What the old owner has not sent by the time its marks wait for a lock never arrives.
+  const blocker = await pool.connect();
+  await blocker.query('begin; lock table holdfast.ledger_mark in access exclusive mode');
+  old.enqueue(item(lost(2)));
+  await stallWithin(pool, link, /ledger_mark/);
+  await blocker.query('rollback');
+  blocker.release();
+  const young = await openWriter(pool);
+  await young.write(item(lost(2)));
+  assert.equal(await ledger(pool), '{[1,7)}');
+  assert.deepEqual(await marks(pool), [
+    { range: '[2,7)', status: 'lost', messages: 5, reason: "it's gone \\ \u2400 \ufffd" },
+  ]);
+  await old.close(0);
+  link.heal();
+});
+
+test('a transaction that takes too long is taken apart until it does not; nothing is quarantined for it (A, R)', async () => {
+  const pool = await freshDatabase(server);
+  // As slow as the rows are many, in a database that gives a statement so long.
+  await pool.query(`
+    create function slow() returns trigger language plpgsql as $$ begin
+      if (select count(*) from added) > 10 then perform pg_sleep(60); end if;
+      return null;
+    end $$;
+    create trigger slow after insert on holdfast.message referencing new table as added
+      for each statement execute function slow()`);
+  const hasty = new pg.Pool({ connectionString: pool.options.connectionString!, statement_timeout: 100 });
+  hasty.on('error', () => {});
+  atEnd(() => hasty.end());
+  const writer = await openWriter(hasty);
+  await writer.write(item(counted(1, 30)), item(counted(31, 10)));
+  assert.deepEqual(await numbers(pool), range(1, 41));
+  assert.deepEqual(await marks(pool), []);
+  // The same by the deadline of this side, which says nothing of whether it is written.
+  const patient = await openWriter(pool, { commitTimeoutMs: 200 });
+  await patient.write(item(counted(41, 30)));
+  assert.deepEqual(await numbers(pool), range(1, 71));
+  assert.deepEqual(await marks(pool), []);
+  assert.equal(await ledger(pool), '{[1,71)}');
 });

@@ -1,7 +1,7 @@
 /** What the tests of history share: batches made of messages the way a gateway makes them, and a writer to put them in. */
 import type { Pool } from 'pg';
 import { newBudget } from '../../cloud/history/budget.ts';
-import { openDictionary } from '../../cloud/history/dictionary.ts';
+import { type Dictionary, openDictionary } from '../../cloud/history/dictionary.ts';
 import {
   type HistoryItem,
   type HistoryWriter,
@@ -168,6 +168,7 @@ export async function openWriter(
     readonly epoch?: number;
     readonly commitIntervalMs?: number;
     readonly commitTimeoutMs?: number;
+    readonly dictionary?: Dictionary;
   } = {},
 ): Promise<TestWriter> {
   const epoch = options.epoch ?? (await claimPartitions(pool, 'test', 1))[0]!.epoch;
@@ -178,7 +179,7 @@ export async function openWriter(
   let expired = 0;
   const writer = openHistoryWriter({
     pool,
-    dictionary: openDictionary(pool),
+    dictionary: options.dictionary ?? openDictionary(pool),
     partition: 0,
     epoch,
     budget,

@@ -3,15 +3,20 @@ import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
 import fc from 'fast-check';
 import type { Pool } from 'pg';
+import { openDictionary } from '../../cloud/history/dictionary.ts';
+import { buildTransaction } from '../../cloud/history/transaction.ts';
+import { rowsOf } from '../../cloud/history/writer.ts';
 import type { Server } from '../../deploy/local/servers.ts';
 import type { Batch, LostBatch, ThinnedBatch } from '../../protocol/batch.ts';
 import { type LogId, logId } from '../../protocol/ids.ts';
+import { RangeSet } from '../../protocol/range-set.ts';
 import { LOG_ID } from '../edge-gateway/frames.ts';
 import {
   batchOf,
   counted,
   counts,
   DAY_MS,
+  GATEWAY,
   item,
   ledger,
   MINUTE_MS,
@@ -22,6 +27,7 @@ import {
   range,
   readings,
   type Sent,
+  SITE,
   thinnedOf,
   thinnedReadings,
 } from './history.ts';
@@ -447,4 +453,53 @@ test('a run that claims to have lasted for ever is spread over a week (F)', asyn
     [NOW / 1000],
   );
   assert.deepEqual(rows, [{ minutes: 7 * 24 * 60 + 1, messages: 20_165, believed: true }]);
+});
+
+/** A run that says it arrived in the `spanMs` before now. */
+const runOver = (firstSequence: number, count: number, spanMs: number, log: LogId): ThinnedBatch => ({
+  ...thinnedOf(firstSequence, count, { logId: log, summaries: [{ count }] }),
+  receivedFrom: NOW - spanMs,
+  receivedTo: NOW - 1,
+});
+
+test('runs of a week are spread evenly over all their minutes, to the message, also where they overlap', async () => {
+  const pool = await freshDatabase(server);
+  const writer = await openWriter(pool);
+  const WEEK = 7 * 24 * 60;
+  const a = logId('a'.repeat(32));
+  const b = logId('b'.repeat(32));
+  // Fewer messages than minutes; more; twice the same stretch in one transaction, and a part of it in the next one.
+  await writer.write(
+    item(runOver(1, 100, 7 * DAY_MS, a)),
+    item(runOver(1, 25_001, 7 * DAY_MS, b)),
+    item(runOver(25_002, 3, 7 * DAY_MS, b)),
+  );
+  await writer.write(item(runOver(30_000, 120, 2 * 60 * MINUTE_MS, b)));
+  const { rows } = await pool.query(
+    `select log_id, count(*)::int as minutes, sum(messages)::int as messages, min(messages)::int as least,
+            max(messages)::int as most, (extract(epoch from min(minute)) / 60)::int - $1 as first,
+            (extract(epoch from max(minute)) / 60)::int - $1 as last
+       from holdfast.ledger_minute m join holdfast.gateway_log l on l.id = m.log group by log_id order by log_id`,
+    [NOW / MINUTE_MS],
+  );
+  assert.deepEqual(rows, [
+    { log_id: a, minutes: WEEK, messages: 100, least: 0, most: 1, first: -WEEK, last: -1 },
+    { log_id: b, minutes: WEEK, messages: 25_124, least: 2, most: 5, first: -WEEK, last: -1 },
+  ]);
+  assert.deepEqual(await counts(pool, b), { thinned: 25_124 });
+});
+
+test('what a thinned run costs PostgreSQL counts its minutes, and what is sent of it does not grow with them (F)', async () => {
+  const pool = await freshDatabase(server);
+  const run = runOver(1, 100, 7 * DAY_MS, LOG_ID);
+  assert.equal(rowsOf(run, NOW), 1 + 7 * 24 * 60);
+  assert.equal(rowsOf(runOver(1, 100, 60 * MINUTE_MS, LOG_ID), NOW), 1 + 60);
+  const dictionary = openDictionary(pool);
+  const log = await dictionary.log(SITE, GATEWAY, LOG_ID);
+  const one = item(run);
+  const work = { item: { ...one, batch: run }, log, fresh: RangeSet.of(1, 101) };
+  const context = { dictionary, partition: 0, epoch: 1, retentionMs: 90 * DAY_MS, now: () => NOW };
+  const transaction = await buildTransaction([work], [one], context);
+  assert.equal(transaction.minutes.length, 0);
+  assert.equal(transaction.runs.length, 1);
 });

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import mqtt, { type MqttClient } from 'mqtt';
 import pino from 'pino';
 import type { Binaries } from '../../deploy/local/binaries.ts';
@@ -12,6 +13,7 @@ import { type Server, startMosquitto } from '../../deploy/local/servers.ts';
 import { withUser } from '../../deploy/local/stack.ts';
 import { type Intake, startIntake } from '../../edge-gateway/intake.ts';
 import { openDiskBuffer } from '../../edge-gateway/log/disk-buffer.ts';
+import { type FileOperations, nodeFiles } from '../../edge-gateway/log/files.ts';
 import type { Message } from '../../edge-gateway/log/frame.ts';
 import { readMappingFile } from '../../edge-gateway/mapping/mapping-file.ts';
 import { newRedelivery } from '../../edge-gateway/redelivery.ts';
@@ -58,7 +60,11 @@ const running = new Set<Running>();
 async function startGateway(
   name: string,
   extra: Extra = {},
-  more: { mapping?: string; clock?: { wallMs(): number; monotonicMs(): number } } = {},
+  more: {
+    mapping?: string;
+    clock?: { wallMs(): number; monotonicMs(): number };
+    files?: FileOperations;
+  } = {},
 ): Promise<Running> {
   const dataDirectory = join(directory, 'data', name);
   const said: string[] = [];
@@ -68,6 +74,7 @@ async function startGateway(
     bytesMax: 64 * 1024 * 1024,
     bootId: 'test',
     logger: pino({ level: 'silent' }),
+    ...(more.files && { files: more.files }),
   });
   assert.ok(opened.outcome === 'open');
   const messages: Message[] = [];
@@ -346,6 +353,39 @@ test('a planned change: the standby goes on where the active one stopped, with n
   assert.deepEqual([...first.stored, ...second.stored], sent, 'each once, and in order');
   assert.equal(second.intake.role, 'active');
   await second.close();
+});
+
+test('a disk that takes its time: a gateway that leaves acknowledges what it has taken all the same', async () => {
+  let syncTakesMs = 0;
+  let synced = 0;
+  const files: FileOperations = {
+    ...nodeFiles,
+    async create(path) {
+      const file = await nodeFiles.create(path);
+      return {
+        ...file,
+        async datasync() {
+          await sleep(syncTakesMs);
+          await file.datasync();
+          synced++;
+        },
+      };
+    },
+  };
+  const topics = { topics: ['slow/#', 'devices/last/#'] };
+  const first = await connected('slow', topics, { files });
+  await passThrough(first);
+  await until('that is on disk', 5000, () => synced === 1);
+  syncTakesMs = 1500;
+  await publish('slow/x', '{"n":1}');
+  await until('it is taken', 5000, () => first.stored.includes('slow/x={"n":1}'));
+  await first.close();
+  // Nobody knows the message but the broker: it comes again if that has no PUBACK for it.
+  rmSync(join(directory, 'data', 'slow'), { recursive: true });
+  const next = await connected('slow', topics);
+  await passThrough(next);
+  assert.equal(next.stored.length, 1, `${next.stored}`);
+  await next.close();
 });
 
 test('a group that is named like the gateway that was alone goes on with its session', async () => {

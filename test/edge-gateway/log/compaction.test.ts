@@ -453,6 +453,41 @@ test('the thread compacts; one that dies is replaced, and what it was at stays a
   await buffer.close();
 });
 
+test('a file that has its name, but not on the disk yet: what it was made of stays until it is (A)', async t => {
+  const directory = await temporaryFolder(t);
+  const plain = await open(directory, { segmentBytesMax: 1_000_000 });
+  await store(
+    plain,
+    range(0, 60).map(id => telemetry(id % 3, id)),
+  );
+  await plain.close();
+  const done: string[] = [];
+  const files = {
+    ...nodeFiles,
+    async rename(from: string, to: string) {
+      await nodeFiles.rename(from, to);
+      if (to.endsWith('.blocks')) done.push('named');
+    },
+    async syncFolder(path: string) {
+      if (done.at(-1) === 'named') {
+        done.push('not synced');
+        throw systemError('EIO');
+      }
+      await nodeFiles.syncFolder(path);
+      if (done.length > 0) done.push('synced');
+    },
+    async remove(path: string) {
+      await nodeFiles.remove(path);
+      if (done.length > 0 && path.endsWith('.segment')) done.push('source removed');
+    },
+  };
+  const { buffer, compacted } = await openCompacting(directory, { files });
+  await compacted();
+  assert.deepEqual(await sequencesOf(buffer, plain.current), range(1, 61));
+  await buffer.close();
+  assert.deepEqual(done.slice(0, 4), ['named', 'not synced', 'synced', 'source removed']);
+});
+
 test('a thread that died after its file was whole: the file counts at once', async t => {
   const directory = await temporaryFolder(t);
   const plain = await open(directory, { segmentBytesMax: 1_000_000 });

@@ -4,6 +4,8 @@ import * as fs from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { test } from 'node:test';
 import { openDiskBuffer } from '../../../edge-gateway/log/disk-buffer.ts';
+import { type FileOperations, nodeFiles } from '../../../edge-gateway/log/files.ts';
+import type { LogId } from '../../../protocol/ids.ts';
 import { RangeSet } from '../../../protocol/range-set.ts';
 import { filesWith, systemError } from './faulty-files.ts';
 import {
@@ -184,6 +186,32 @@ test('a bad sector costs the frames on it; a device that gives no answer costs n
     ids,
     range(1, 400).filter(id => !lost.contains(id)),
   );
+  await buffer.close();
+});
+
+test('a log that cannot be opened for now: the start knows the newest messages of the others', async t => {
+  const directory = await temporaryFolder(t);
+  const logIds: string[] = [];
+  for (const id of range(1, 4)) {
+    const writer = await open(directory);
+    await store(writer, [message(id)]);
+    await writer.close();
+    logIds.push(writer.current);
+  }
+  let isRefusing = false;
+  const files: FileOperations = {
+    ...nodeFiles,
+    openToRead(path) {
+      if (isRefusing && path.includes(logIds[1]!)) return Promise.reject(systemError('EIO'));
+      return nodeFiles.openToRead(path);
+    },
+  };
+  const buffer = await open(directory, { files });
+  isRefusing = true;
+  assert.deepEqual((await buffer.recentFrames(10)).map(idOf), [1, 3]);
+  assert.ok(infoOf(buffer, logIds[1]! as LogId).lost.isEmpty);
+  isRefusing = false;
+  assert.deepEqual((await buffer.recentFrames(10)).map(idOf), [1, 2, 3]);
   await buffer.close();
 });
 

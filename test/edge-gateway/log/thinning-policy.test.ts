@@ -1,5 +1,7 @@
 /** A buffer nearly full of what waits: what gives way, and what never does (invariants A, B, F). */
 import assert from 'node:assert/strict';
+import * as fs from 'node:fs/promises';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { type Compactor, compactHere, type Job } from '../../../edge-gateway/log/compaction-job.ts';
@@ -134,6 +136,29 @@ test('what was read for sending is never thinned, also after a restart', async t
   assert.ok(infoOf(now.buffer, current).thinned.isEmpty, 'all of that log was read');
   assert.ok(now.buffer.stats().messagesThinned > 0);
   await now.buffer.close();
+});
+
+test('in a copy of the folder the original may have sent all: it is never thinned there, also after a restart (B)', async t => {
+  const directory = await temporaryFolder(t);
+  const clone = join(await temporaryFolder(t), 'clone');
+  let now = await openCompacting(directory, options);
+  const { current } = now.buffer;
+  await fill(now, 1, 1_500);
+  await now.compacted();
+  await now.buffer.close();
+  await fs.cp(directory, clone, { recursive: true });
+  now = await openCompacting(clone, options);
+  await now.buffer.close();
+  for (const [folder, isCopy] of [
+    [clone, true],
+    [directory, false],
+  ] as const) {
+    now = await openCompacting(folder, options);
+    await fill(now, 1_500, 8_000);
+    assert.ok(now.buffer.stats().messagesThinned > 0);
+    assert.equal(infoOf(now.buffer, current).thinned.isEmpty, isCopy);
+    await now.buffer.close();
+  }
 });
 
 test('what is in part settled is never thinned', async t => {
