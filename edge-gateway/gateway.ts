@@ -2,13 +2,13 @@
  * An edge gateway, put together: disk buffer, intake, uplink. Whoever runs it (`main.ts`) brings the configuration and
  * says when to stop.
  */
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import type { GatewayReport } from '../protocol/handshake.ts';
 import type { GatewayConfig } from './config.ts';
 import { startIntake } from './intake.ts';
 import { openLinkAccount } from './link-account.ts';
+import { bootId } from './log/boot-id.ts';
 import { compactHere } from './log/compaction-job.ts';
 import { startCompactor } from './log/compactor.ts';
 import { type DiskBuffer, type FileOperations, openDiskBuffer } from './log/disk-buffer.ts';
@@ -27,6 +27,8 @@ export interface Gateway {
   /** What the gateway knows of itself; the process adds the rest. */
   state(): Omit<GatewayState, 'pid' | 'startedAt' | 'now' | 'residentBytes' | 'troubles'>;
   signs(): Signs;
+  /** What is exported counts as sent: {@link DiskBuffer.markSent}. */
+  markSent: DiskBuffer['markSent'];
   /** Takes no more, sends what it has for a while, and closes. */
   close(): Promise<void>;
 }
@@ -106,6 +108,11 @@ export async function startGateway(options: {
     buffer,
     mapping: compileMapping(mapping),
     account,
+    // Of a shared subscription each gateway hears a part: what it does not hear says nothing.
+    hearing: () => ({
+      hears: intake.broker.connected && intake.role === 'active' && !config.shareGroup,
+      coversSite: intake.role === 'active' && Boolean(config.standbyGroup),
+    }),
     report,
     logger,
   });
@@ -154,6 +161,7 @@ export async function startGateway(options: {
           uplinkTurnAt: turnAt,
         };
       },
+      markSent: buffer.markSent,
       async close() {
         await intake.close();
         await sparkplug?.close();
@@ -179,13 +187,4 @@ function tellOfEvents(buffer: DiskBuffer, eventWaits: () => void): DiskBuffer {
       });
     },
   };
-}
-
-/** Changes with every boot of the machine; monotonic times count from there. */
-function bootId(): string {
-  try {
-    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-  } catch {
-    return `process-${process.pid}-${Date.now()}`;
-  }
 }

@@ -49,7 +49,13 @@ const state = (): GatewayState => ({
   troubles: troubles.newest(),
 });
 const { dataDirectory, metricsPort } = config;
-const statusServer = await startStatusServer({ dataDirectory, metricsPort, state, logger });
+const statusServer = await startStatusServer({
+  dataDirectory,
+  metricsPort,
+  state,
+  markSent: gateway.markSent,
+  logger,
+});
 let vitals = NEWBORN;
 const serviceManager = openServiceManager({
   environment: process.env,

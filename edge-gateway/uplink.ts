@@ -9,14 +9,18 @@
  * only for what history settled), F (batches under way are bounded), R (what was in a lost stream is sent again).
  */
 import type { Logger } from 'pino';
+import { encodeHeartbeat } from '../protocol/batch-codec.ts';
 import type { GatewayReport, StreamPosition } from '../protocol/handshake.ts';
+import { HEARTBEAT_MS } from '../protocol/heartbeat.ts';
 import type { LogId } from '../protocol/ids.ts';
 import { limits } from '../protocol/limits.ts';
+import { hasBug } from '../protocol/planted-bug.ts';
 import { type Range, RangeSet } from '../protocol/range-set.ts';
 import { type Lane, lanes } from '../protocol/subjects.ts';
 import { type EncodedBatch, lostBatch, newBatchReader } from './batch-reader.ts';
 import { openCloudLink } from './cloud-link.ts';
 import type { GatewayConfig } from './config.ts';
+import { type Hearing, newHeartbeats } from './heartbeat.ts';
 import { liveEdge } from './lanes.ts';
 import type { LinkAccount } from './link-account.ts';
 import { type Allowance, BATCH_OVERHEAD_BYTES } from './link-budget.ts';
@@ -95,6 +99,8 @@ export function startUplink(options: {
   /** What becomes of a message. */
   mapping: Mapping;
   account: LinkAccount;
+  /** What the intake hears now. */
+  hearing: () => Hearing;
   report: () => GatewayReport;
   logger: Logger;
 }): Uplink {
@@ -117,6 +123,10 @@ export function startUplink(options: {
     backfill: { batches: 0, messages: 0, bytes: 0 },
   };
   const alarm = newAlarm();
+  const heartbeats = newHeartbeats();
+  const heartbeatMs = account.metered ? HEARTBEAT_MS.metered : HEARTBEAT_MS.unmetered;
+  let heartbeatAt = Number.NEGATIVE_INFINITY;
+  let heartbeatUnderWay = false;
 
   const forgetDurable = buffer.onDurable(() => {
     // What is gathered for is not news.
@@ -148,11 +158,11 @@ export function startUplink(options: {
     for (const log of logsAtWork()) {
       const ranges = settled[log.logId];
       let plan = planOf(log);
-      if (whole) plan = resettle(plan, ranges ?? RangeSet.empty);
+      if (whole && !hasBug('trim-on-puback')) plan = resettle(plan, ranges ?? RangeSet.empty);
       else if (ranges) plan = settle(plan, ranges);
-      if (ranges) buffer.settle(log.logId, ranges);
+      if (ranges || whole) buffer.settle(log.logId, ranges ?? RangeSet.empty, whole);
       for (const lane of lanes)
-        plan = passed(plan, { created: stream.created, sequence: stream[lane] }, lane);
+        plan = passed(plan, { created: identity(stream.created), sequence: stream[lane] }, lane);
       plans.set(log.logId, plan);
     }
   }
@@ -160,6 +170,7 @@ export function startUplink(options: {
   async function run(): Promise<void> {
     while (phase !== 'closed') {
       turnAt = performance.now();
+      heartbeatWhenDue();
       const rateDueInMs = account.dueInMs();
       if (rateDueInMs > 0) {
         await pause(Math.min(rateDueInMs, TURN_MS_MAX));
@@ -180,6 +191,34 @@ export function startUplink(options: {
       else if (phase === 'draining' && inFlight.live + inFlight.backfill === 0) return;
       else await alarm.rung(TURN_MS_MAX);
     }
+  }
+
+  /** At once when the cloud can be reached again, then regularly: it may go when a batch may, and is counted like one. */
+  function heartbeatWhenDue(): void {
+    heartbeats.hearing(options.hearing(), Date.now(), performance.now());
+    if (!link.welcome) heartbeatAt = Number.NEGATIVE_INFINITY;
+    const due = performance.now() - heartbeatAt >= heartbeatMs;
+    if (!due || heartbeatUnderWay || !link.welcome || !account.now().live || account.dueInMs() > 0) return;
+    heartbeatAt = performance.now();
+    heartbeatUnderWay = true;
+    const bytes = encodeHeartbeat(
+      heartbeats.next({
+        nowMs: Date.now(),
+        monotonicMs: performance.now(),
+        logs: buffer.logs(),
+        messagesPending: buffer.stats().messagesPending,
+        planOf: log => plans.get(log.logId),
+        streamCreated: link.welcome.streamCreated,
+      }),
+    );
+    const answered = account.publishing(bytes.length, false);
+    link
+      .publish('live', bytes)
+      .catch((error: Error) => link.trouble(`the stream does not take heartbeats: ${error.message}`))
+      .finally(() => {
+        heartbeatUnderWay = false;
+        answered();
+      });
   }
 
   async function gather(ms: number): Promise<void> {
@@ -232,7 +271,7 @@ export function startUplink(options: {
   /** The first run of [from, to) that waits and is on disk, or is lost. */
   function nextOf(log: LogInfo, lane: Lane, from: number, to: number): NextBatch | null {
     const onDisk = Math.min(log.firstSequence, log.lost.ranges[0]?.from ?? Number.POSITIVE_INFINITY);
-    const first = waiting(planOf(log), Math.max(from, onDisk), to).ranges[0];
+    const first = waiting(planOf(log), Math.max(from, onDisk), to).difference(log.missing).ranges[0];
     if (!first) return null;
     const lost = log.lost.contains(first.from);
     const end = lost
@@ -276,7 +315,7 @@ export function startUplink(options: {
       if (plan) plans.set(logId, apply(plan));
     };
     // The identity as it is known now: if the stream is replaced meanwhile, the batch counts as lost with the old one.
-    const created = link.welcome!.streamCreated;
+    const created = identity(link.welcome!.streamCreated);
     change(plan => take(plan, range, created, lane, bytes.length));
     inFlight[lane]++;
     sent[lane].batches++;
@@ -288,6 +327,7 @@ export function startUplink(options: {
       .then(
         sequence => {
           change(plan => acknowledged(plan, range, sequence));
+          if (hasBug('trim-on-puback')) change(plan => settle(plan, RangeSet.from([range])));
           retryMs = RETRY_MS.first;
         },
         async (error: Error) => {
@@ -311,11 +351,12 @@ export function startUplink(options: {
     let oldest: UplinkState['oldest'] = null;
     for (const log of logsAtWork()) {
       const plan = planOf(log);
-      waitingMessages += waiting(plan, log.firstSequence, log.nextSequence).size;
+      waitingMessages += waiting(plan, log.firstSequence, log.nextSequence).difference(log.missing).size;
       if (oldest) continue;
       const unsettled = RangeSet.of(log.firstSequence, log.nextSequence)
         .difference(plan.settled.union(log.settled))
-        .difference(log.lost).ranges[0];
+        .difference(log.lost)
+        .difference(log.missing).ranges[0];
       if (unsettled) oldest = { logId: log.logId, sequence: unsettled.from };
     }
     // A backlog leaves in large batches: what those cost says more than the small ones of a live lane.
@@ -353,6 +394,8 @@ export function startUplink(options: {
     },
   };
 }
+
+const identity = (created: string): string => (hasBug('ignore-stream-identity') ? '' : created);
 
 const pause = (ms: number) => new Promise<void>(resolve => setTimeout(resolve, ms));
 

@@ -13,11 +13,15 @@
  *   33   4     bytes of the body when inflated
  *   37         body
  *
+ * A heartbeat has settlement 3 and neither sequences nor count (both 0); its body, never compressed, is msgpack of
+ * [at, completeUntil, hearingSince or -1, coversSite as 0 or 1].
+ *
  * Bytes 0 to 4 mean the same in every version, so that a damaged byte is never taken for a new version.
  *
  *   checksum wrong, header impossible → corrupt          transport damage: nothing is settled, it is sent again (I)
  *   version not known                 → unknown-version  refused, never settled
  *   body not decodable                → poison           quarantined, the range settled (H)
+ *   a heartbeat                       → heartbeat        one that is no good is corrupt: the next one says the same (H)
  *   else                              → batch            free of faults by `batch-rules.ts`
  */
 import {
@@ -32,7 +36,8 @@ import type { Batch } from './batch.ts';
 import { decodeBody, encodeBody } from './batch-body.ts';
 import { batchBounds, batchFault } from './batch-rules.ts';
 import { MalformedError } from './bit-stream.ts';
-import type { LogId } from './ids.ts';
+import { type Heartbeat, heartbeatFault } from './heartbeat.ts';
+import { isLogId, type LogId } from './ids.ts';
 import { limits } from './limits.ts';
 import { packPlain, unpackPlain } from './plain-msgpack.ts';
 import { decodeThinnedBody, encodeThinnedBody } from './thinned-body.ts';
@@ -41,14 +46,22 @@ export const WIRE_VERSION = 1;
 
 const compressions = ['none', 'deflate', 'zstd'] as const;
 export type Compression = (typeof compressions)[number];
-const settlements = ['raw', 'lost', 'thinned'] as const satisfies readonly Batch['settlement'][];
+const settlements = ['raw', 'lost', 'thinned', 'heartbeat'] as const satisfies readonly (
+  | Batch['settlement']
+  | Heartbeat['settlement']
+)[];
 
 const HEADER_BYTES = 37;
+const HEARTBEAT_BODY_BYTES_MAX = 64;
+/** The array and what is in it. */
+const HEARTBEAT_ITEMS = 5;
 const At = { version: 0, checksum: 1, covered: 5, compression: 5, settlement: 6, logId: 7 } as const;
 const AtNumber = { firstSequence: 23, count: 29, inflatedBytes: 33 } as const;
 
 export type DecodeOutcome =
   | { readonly outcome: 'batch'; readonly batch: Batch }
+  /** Settles nothing. */
+  | { readonly outcome: 'heartbeat'; readonly heartbeat: Heartbeat }
   /** A sender newer than we are: refused, never settled. */
   | { readonly outcome: 'unknown-version'; readonly version: number }
   /** Damaged on the way: nothing is settled, the gateway sends again (invariant I). */
@@ -86,14 +99,37 @@ export function encodeBatchWithin(batch: Batch, options: { compression?: Compres
   const { compression, packed } = compress(body, options.compression ?? 'zstd');
   if (HEADER_BYTES + packed.length > limits.batchWireBytesMax) return null;
 
+  return sealed(batch, compression, body.length, packed);
+}
+
+/** @throws RangeError when its times make no sense: a bug of the caller */
+export function encodeHeartbeat(heartbeat: Heartbeat): Buffer {
+  const { logId, at, completeUntil, hearingSince, coversSite } = heartbeat;
+  const fault = isLogId(logId) ? heartbeatFault(heartbeat) : 'the log id is not one';
+  if (fault) throw new RangeError(`not a heartbeat: ${fault}`);
+  const body = packPlain([at, completeUntil, hearingSince ?? -1, Number(coversSite)]);
+  return sealed({ settlement: 'heartbeat', logId, firstSequence: 0, count: 0 }, 'none', body.length, body);
+}
+
+function sealed(
+  header: {
+    readonly settlement: (typeof settlements)[number];
+    readonly logId: LogId;
+    readonly firstSequence: number;
+    readonly count: number;
+  },
+  compression: Compression,
+  inflatedBytes: number,
+  packed: Buffer,
+): Buffer {
   const bytes = Buffer.allocUnsafe(HEADER_BYTES + packed.length);
   bytes[At.version] = WIRE_VERSION;
   bytes[At.compression] = compressions.indexOf(compression);
-  bytes[At.settlement] = settlements.indexOf(batch.settlement);
-  bytes.write(batch.logId, At.logId, 'hex');
-  bytes.writeUIntLE(batch.firstSequence, AtNumber.firstSequence, 6);
-  bytes.writeUInt32LE(batch.count, AtNumber.count);
-  bytes.writeUInt32LE(body.length, AtNumber.inflatedBytes);
+  bytes[At.settlement] = settlements.indexOf(header.settlement);
+  bytes.write(header.logId, At.logId, 'hex');
+  bytes.writeUIntLE(header.firstSequence, AtNumber.firstSequence, 6);
+  bytes.writeUInt32LE(header.count, AtNumber.count);
+  bytes.writeUInt32LE(inflatedBytes, AtNumber.inflatedBytes);
   packed.copy(bytes, HEADER_BYTES);
   bytes.writeUInt32LE(checksumOf(bytes), At.checksum);
   return bytes;
@@ -114,6 +150,7 @@ export function decodeBatch(input: Uint8Array): DecodeOutcome {
   const logId = bytes.toString('hex', At.logId, AtNumber.firstSequence) as LogId;
   const firstSequence = bytes.readUIntLE(AtNumber.firstSequence, 6);
   const count = bytes.readUInt32LE(AtNumber.count);
+  if (settlement === 'heartbeat') return heartbeatIn(bytes, logId, firstSequence, count);
   const countMax = settlement === 'raw' ? limits.batchMessagesMax : batchBounds.lostMax;
   if (!settlement || count < 1 || count > countMax) {
     return {
@@ -141,6 +178,36 @@ export function decodeBatch(input: Uint8Array): DecodeOutcome {
     // No input is known to lead here; if one does, the batch is set aside like any other and all else goes on (H).
     return poison(`the decoder failed: ${error instanceof Error ? error.message : String(error)}`);
   }
+}
+
+function heartbeatIn(bytes: Buffer, logId: LogId, firstSequence: number, count: number): DecodeOutcome {
+  const corrupt = (reason: string): DecodeOutcome => ({ outcome: 'corrupt', reason });
+  if (firstSequence !== 0 || count !== 0) return corrupt('a heartbeat with sequences');
+  if (bytes[At.compression] !== 0 || bytes.length - HEADER_BYTES > HEARTBEAT_BODY_BYTES_MAX) {
+    return corrupt('a heartbeat with more than its times');
+  }
+  const body = bytes.subarray(HEADER_BYTES);
+  if (bytes.readUInt32LE(AtNumber.inflatedBytes) !== body.length)
+    return corrupt('a heartbeat of another length');
+  try {
+    const heartbeat = heartbeatOf(unpackPlain(body, HEARTBEAT_ITEMS), logId);
+    const fault = heartbeatFault(heartbeat);
+    return fault ? corrupt(fault) : { outcome: 'heartbeat', heartbeat };
+  } catch (error) {
+    return corrupt((error as Error).message);
+  }
+}
+
+function heartbeatOf(value: unknown, logId: LogId): Heartbeat {
+  const numbers = Array.isArray(value) ? value : [];
+  if (numbers.length !== 4 || !numbers.every(item => typeof item === 'number')) {
+    throw new MalformedError('a heartbeat without its times');
+  }
+  const [at, completeUntil, hearing, covers] = numbers as [number, number, number, number];
+  if (covers !== 0 && covers !== 1)
+    throw new MalformedError('a heartbeat that neither covers its site nor not');
+  const hearingSince = hearing === -1 ? null : hearing;
+  return { settlement: 'heartbeat', logId, at, completeUntil, hearingSince, coversSite: covers === 1 };
 }
 
 function bodyOf(batch: Batch): Buffer {

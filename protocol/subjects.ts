@@ -6,6 +6,7 @@
  *   hello.<site>.<gateway>                       gateway → cloud   request: what has history settled?
  *   settled.<site>.<gateway>                     cloud → gateway   after each history commit
  *   push.<site>                                  actor → push node changed twins
+ *   push.<site>.incidents                        actor → push node incidents that opened or cleared
  */
 import { crc32 } from 'node:zlib';
 import type { GatewayId, SiteId } from './ids.ts';
@@ -29,6 +30,7 @@ export const helloSubject = (site: SiteId, gateway: GatewayId): string => `hello
 export const HELLO_FILTER = 'hello.*.*';
 export const settledSubject = (site: SiteId, gateway: GatewayId): string => `settled.${site}.${gateway}`;
 export const pushSubject = (site: SiteId): string => `push.${site}`;
+export const pushIncidentsSubject = (site: SiteId): string => `push.${site}.incidents`;
 export const inboxPrefix = (site: SiteId, gateway: GatewayId): string => `_INBOX_${site}_${gateway}`;
 
 export interface IngestAddress {

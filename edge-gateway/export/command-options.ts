@@ -15,6 +15,7 @@ export const USAGE = `holdfast edge export FOLDER --to RECIPIENT
   --no-mapping       the gateway has no mapping file; to be said where its environment is not there to say so
   --key FILE         the key to sign with; otherwise <data folder>/keys/export.key, made at first use
   --all              also what history has settled already
+  --unmarked         also where the buffer cannot be told what was exported: no gateway may run on it again
   --from LOG:NUMBER  goes on where an export that was stopped says so
   --show-key         prints the line for the cloud's trust list, and ends
   --json             prints a summary as JSON`;
@@ -30,6 +31,8 @@ export interface ExportCommandOptions {
   readonly mappingFile: string | null;
   readonly keyFile: string;
   readonly all: boolean;
+  /** Exports also when what is exported cannot be marked as sent. */
+  readonly unmarked: boolean;
   readonly from: Place | null;
   readonly json: boolean;
 }
@@ -52,6 +55,7 @@ export function readOptions(
       'no-mapping': { type: 'boolean', default: false },
       key: { type: 'string' },
       all: { type: 'boolean', default: false },
+      unmarked: { type: 'boolean', default: false },
       from: { type: 'string' },
       'show-key': { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
@@ -70,6 +74,7 @@ export function readOptions(
     dataDirectory,
     keyFile: values.key ?? defaultKeyFile(dataDirectory),
     all: values.all,
+    unmarked: values.unmarked,
     json: values.json,
     from: values.from === undefined ? null : placeOf(values.from),
   };

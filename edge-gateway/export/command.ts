@@ -5,11 +5,14 @@
 import pino from 'pino';
 import { signingKeyText } from '../../protocol/export/signing.ts';
 import { newBatchReader } from '../batch-reader.ts';
+import type { LogRun } from '../log/disk-buffer.ts';
 import { codeOf } from '../log/files.ts';
+import type { MarkOutcome } from '../log/mark-stopped.ts';
 import { openReadOnly } from '../log/read-only.ts';
 import { compileMapping } from '../mapping/compile.ts';
 import { inDataFolder, loadMappingFile, NO_MAPPING } from '../mapping/mapping-file.ts';
 import { type ExportCommandOptions, logFolderOf, readOptions, USAGE } from './command-options.ts';
+import { countAsSent } from './count-as-sent.ts';
 import { type ExportOutcome, exportBuffer, type Place } from './export-buffer.ts';
 import { openSigningKey } from './signing-key.ts';
 
@@ -78,6 +81,7 @@ async function run(options: ExportCommandOptions): Promise<number> {
     outcome = await exportBuffer({
       buffer,
       readBatch,
+      countAsSent: runs => countOrWarn(options, runs),
       site,
       gateway,
       folder: options.folder,
@@ -93,14 +97,29 @@ async function run(options: ExportCommandOptions): Promise<number> {
     say(`The buffer in ${directory} cannot be read on: ${(error as Error).message}`);
     return 1;
   }
+  if (outcome.outcome === 'not-marked') {
+    say(
+      `Nothing was written: what is exported must count as sent, and that cannot be noted. ${outcome.reason}`,
+    );
+    say('Where no gateway will run on this folder again: --unmarked');
+    if (options.json) process.stdout.write(`${JSON.stringify(outcome)}\n`);
+    return 1;
+  }
   const unreadable = await buffer.unreadable();
   report(options, outcome, unreadable, buffer.foreignBytes);
   return outcome.outcome === 'exported' ? 0 : 1;
 }
 
+async function countOrWarn(options: ExportCommandOptions, runs: readonly LogRun[]): Promise<MarkOutcome> {
+  const marked = await countAsSent(options.dataDirectory, runs);
+  if (marked.outcome === 'marked' || !options.unmarked) return marked;
+  say(`Not noted as sent: ${marked.reason}. Let no gateway run on this folder again.`);
+  return { outcome: 'marked' };
+}
+
 function report(
   options: ExportCommandOptions,
-  outcome: ExportOutcome,
+  outcome: Exclude<ExportOutcome, { outcome: 'not-marked' }>,
   unreadable: number,
   foreignBytes: number,
 ): void {

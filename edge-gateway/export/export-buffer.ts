@@ -2,8 +2,9 @@
  * What of a buffer goes onto the stick, and into which files: log by log, oldest first, the batches that the uplink
  * would publish.
  *
- * Left out is what history is known to have settled. That nothing is lost or doubled by the detour is the ledger's doing
- * (B): the gateway goes on as if there had been no export, and whichever of stick and link comes second is dropped.
+ * Left out is what history is known to have settled. Nothing is lost or doubled by the detour: whichever of stick and link
+ * comes second is dropped by the ledger (B), and before anything is read, all that is to go counts as sent, so that the
+ * gateway cannot thin it any more (A: count-as-sent.ts). What was thinned before goes thinned, as the link would carry it.
  * Messages that cannot be read are left out and counted, never declared lost: that word is final, and the gateway may
  * still be able to read what this process could not (A).
  */
@@ -15,6 +16,8 @@ import type { GatewayId, LogId, SiteId } from '../../protocol/ids.ts';
 import { limits } from '../../protocol/limits.ts';
 import { RangeSet } from '../../protocol/range-set.ts';
 import type { ReadBatch } from '../batch-reader.ts';
+import type { LogRun } from '../log/disk-buffer.ts';
+import type { MarkOutcome } from '../log/mark-stopped.ts';
 import type { ReadOnlyBuffer, ReadOnlyLog } from '../log/read-only.ts';
 import { type BatchSource, type ExportBatch, writeExportFile } from './export-file-writer.ts';
 
@@ -39,6 +42,8 @@ export interface ExportSummary {
 }
 
 export type ExportOutcome =
+  /** Nothing was written: what is on the stick might be thinned by the gateway. */
+  | { readonly outcome: 'not-marked'; readonly reason: string }
   | ({ readonly outcome: 'exported' } & ExportSummary)
   /** The files of the summary are whole; `goOnFrom` is where the next one would have begun. */
   | ({ readonly outcome: 'stopped'; readonly error: Error; readonly goOnFrom: Place } & ExportSummary);
@@ -46,6 +51,8 @@ export type ExportOutcome =
 export interface ExportOptions {
   readonly buffer: ReadOnlyBuffer;
   readonly readBatch: ReadBatch;
+  /** Makes all of these count as sent, one run for each log. */
+  readonly countAsSent: (runs: readonly LogRun[]) => Promise<MarkOutcome>;
   readonly site: SiteId;
   readonly gateway: GatewayId;
   readonly folder: string;
@@ -62,6 +69,10 @@ export interface ExportOptions {
 
 /** Rejects with the system error when the buffer cannot be read for now. */
 export async function exportBuffer(o: ExportOptions): Promise<ExportOutcome> {
+  const marked = await o.countAsSent(runsOf(o));
+  if (marked.outcome === 'not-marked') return marked;
+  // Until then it might be thinned.
+  await o.buffer.lookAgain();
   const id = randomBytes(6).toString('hex');
   const source = sourceOf(o);
   const files: ExportedFile[] = [];
@@ -121,14 +132,25 @@ function sourceOf(o: ExportOptions): BatchSource {
   };
 }
 
-async function* batchesOf(o: ExportOptions): AsyncGenerator<ExportBatch, undefined> {
-  const { buffer, from } = o;
+function wantedOf({ buffer, from, all = false }: ExportOptions): { log: ReadOnlyLog; set: RangeSet }[] {
   const start = from ? buffer.logs.findIndex(log => log.logId === from.logId) : 0;
-  for (const log of buffer.logs.slice(Math.max(0, start))) {
+  return buffer.logs.slice(Math.max(0, start)).map(log => {
     const fromSequence = log.logId === from?.logId ? from.sequence : 1;
+    return { log, set: wanted(log, { all, fromSequence }) };
+  });
+}
+
+/** What is settled in between may be counted along: it is never thinned anyway. */
+const runsOf = (o: ExportOptions): LogRun[] =>
+  wantedOf(o).flatMap(({ log, set }) =>
+    set.isEmpty ? [] : [{ logId: log.logId, from: set.ranges[0]!.from, to: set.ranges.at(-1)!.to }],
+  );
+
+async function* batchesOf(o: ExportOptions): AsyncGenerator<ExportBatch, undefined> {
+  for (const { log, set } of wantedOf(o)) {
     // A block that is settled in part is given whole, and may reach into the next range.
     let reached = 1;
-    for (const range of wanted(log, { all: o.all ?? false, fromSequence }).ranges) {
+    for (const range of set.ranges) {
       for (let next = Math.max(range.from, reached); next < range.to; next = reached) {
         const rest = { from: next, to: range.to };
         const batch = await o.readBatch(log.logId, rest, limits.batchMessagesMax);

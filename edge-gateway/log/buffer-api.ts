@@ -14,6 +14,11 @@ export type StoredRun =
   /** A whole block: `batch` is what goes on the wire, and covers `range`. It may be thinned. */
   | { readonly form: 'block'; readonly range: Range; readonly batch: Buffer };
 
+/** A run of one log. */
+export interface LogRun extends Range {
+  readonly logId: LogId;
+}
+
 /** The part of a pino logger that the buffer uses. */
 export interface BufferLogger {
   info(details: object, message: string): void;
@@ -31,6 +36,11 @@ export interface LogInfo {
   readonly nextSequence: number;
   /** What can no longer be read and is not settled: to be declared (invariant I). Grows when reading finds damage. */
   readonly lost: RangeSet;
+  /**
+   * Of a log in a copied folder: what cannot be read here, and is not settled. The original may have it, so it is neither sent nor
+   * declared. Grows when reading finds damage.
+   */
+  readonly missing: RangeSet;
   /** What {@link DiskBuffer.settle} has said, as far as it was remembered over restarts. */
   readonly settled: RangeSet;
   /** Of what is on disk, not settled: what is left of it in summaries only (but for its events and the like). */
@@ -48,7 +58,7 @@ export interface BufferStats {
   readonly full: boolean;
   readonly logs: number;
   readonly segments: number;
-  /** Messages on disk that are neither settled nor lost. */
+  /** Messages on disk that are neither settled nor lost nor missing. */
   readonly messagesUnsettled: number;
   /** Messages unreadable and not yet settled as lost. */
   readonly messagesLost: number;
@@ -101,8 +111,16 @@ export interface DiskBuffer {
     fromSequence: number,
     options: { readonly toSequence?: number; readonly messagesMax: number; readonly bytesMax: number },
   ): Promise<StoredRun>;
-  /** All that history has settled of this log; adds to what was said before. Unknown logs and sequences are ignored. */
-  settle(logId: LogId, settled: RangeSet): void;
+  /**
+   * Counts these as sent from now on, as if they had been read: they leave by another way. Unknown logs are ignored.
+   * @returns whether that is on the disk. Without that it holds until the process ends.
+   */
+  markSent(runs: readonly LogRun[]): Promise<boolean>;
+  /**
+   * What history has settled of this log; adds to what was said before. Unknown logs and sequences are ignored.
+   * `whole`: it is all that history has, and what was settled before and is not in it waits again.
+   */
+  settle(logId: LogId, settled: RangeSet, whole?: boolean): void;
   /**
    * The newest durable frames over all logs, oldest of them first: for recognising re-deliveries at start. Up to
    * `CompactionOptions.keepMessages` of them are there as frames, if they take no more than a quarter of the buffer.

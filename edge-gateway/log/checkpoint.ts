@@ -4,7 +4,8 @@
  * flipped digit must not settle anything; losing it is harmless, so it is never fdatasynced.
  *
  * It knows the folder it was written in. In a copy of a folder that was in use, files may be of different moments: there it
- * is no witness of messages that cannot be found, because the original may have them (invariant A).
+ * is no witness of messages that cannot be found, because the original may have them (invariant A). Once a copy, always a
+ * copy: the checkpoints that are written there say so.
  */
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
@@ -22,6 +23,8 @@ export interface Checkpoint {
   readonly settled: RangeSet;
   /** By first sequence of the segment: when it was known to be settled, wall clock milliseconds. */
   readonly settledAtMs: Readonly<Record<string, number>>;
+  /** The folder is a copy of the one in which the log was written. */
+  readonly isCopy: boolean;
 }
 
 export const CHECKPOINT_NAME = 'settled.json';
@@ -36,11 +39,8 @@ export async function writeCheckpoint(
   await files.replace(join(folder, CHECKPOINT_NAME), `${body}\n${crc32(body)}\n`);
 }
 
-/** @returns the checkpoint, or null when there is none or it is damaged; `isCopy` when the folder is not the one it was written in. */
-export async function readCheckpoint(
-  files: FileOperations,
-  folder: string,
-): Promise<(Checkpoint & { readonly isCopy: boolean }) | null> {
+/** @returns the checkpoint, or null when there is none or it is damaged */
+export async function readCheckpoint(files: FileOperations, folder: string): Promise<Checkpoint | null> {
   let text: string;
   try {
     text = (await files.readWhole(join(folder, CHECKPOINT_NAME))).toString('utf8');
@@ -50,10 +50,11 @@ export async function readCheckpoint(
   }
   const [body = '', sum] = text.split('\n');
   if (String(crc32(body)) !== sum) return null;
-  const { inode, ...parsed } = JSON.parse(body) as Omit<Checkpoint, 'settled'> & {
+  const { inode, ...parsed } = JSON.parse(body) as Omit<Checkpoint, 'settled' | 'isCopy'> & {
     settled: string;
     inode: number;
+    isCopy?: boolean;
   };
-  const isCopy = inode !== (await files.inode(folder));
+  const isCopy = parsed.isCopy === true || inode !== (await files.inode(folder));
   return { ...parsed, settled: RangeSet.parse(parsed.settled), isCopy };
 }

@@ -43,6 +43,8 @@ export interface Compaction {
   readonly state: CompactionState;
   /** Something was sealed or settled, or time has passed: looks for work. */
   look(): void;
+  /** When the work of this moment is done, whatever is begun after it. */
+  workDone(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -301,15 +303,17 @@ export function createCompaction(
 
   function noteDamage(log: LogState, path: string, lost: readonly { from: number; to: number }[]): void {
     for (const { from, to } of lost) {
-      if (!noteLost(log, from, to)) continue;
-      const details = { logId: log.logId, segment: path, from, to };
-      logger.error(details, 'messages cannot be read any more: lost');
+      const text = noteLost(log, from, to);
+      if (text) logger.error({ logId: log.logId, segment: path, from, to }, text);
     }
   }
 
   return {
     state,
     look,
+    async workDone() {
+      await working;
+    },
     async close() {
       closed = true;
       await o.compactor.close();

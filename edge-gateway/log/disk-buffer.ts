@@ -16,7 +16,8 @@
  */
 import { join } from 'node:path';
 import { type LogId, newLogId } from '../../protocol/ids.ts';
-import type { RangeSet } from '../../protocol/range-set.ts';
+import { hasBug } from '../../protocol/planted-bug.ts';
+import { RangeSet } from '../../protocol/range-set.ts';
 import type { BufferOptions, BufferStats, DiskBuffer, OpenOutcome } from './buffer-api.ts';
 import { createCompaction } from './compaction.ts';
 import { codeOf, type FileOperations, nodeFiles } from './files.ts';
@@ -31,6 +32,7 @@ import {
   newLogState,
   noteSettledSegments,
   thinnedOf,
+  unsettle,
 } from './log-state.ts';
 import { newestFrames } from './newest-frames.ts';
 import { probe } from './probe.ts';
@@ -47,6 +49,7 @@ export type {
   CompactionOptions,
   DiskBuffer,
   LogInfo,
+  LogRun,
   OpenOutcome,
   StoredRun,
 } from './buffer-api.ts';
@@ -115,11 +118,12 @@ function startBuffer(
   const nowMs = options.nowMs ?? Date.now;
   const segmentBytesMax =
     options.segmentBytesMax ?? Math.min(16 * MIB, Math.max(MIB, Math.floor(bytesMax / 64)));
-  const logId = newLogId(nowMs());
+  const generation = Math.max(0, ...recovered.logs.map(log => log.generation)) + 1;
+  const logId = hasBug('reuse-log-id') ? (String(generation).padStart(32, '0') as LogId) : newLogId(nowMs());
   const state = newLogState({
     logId,
     folder: join(directory, logId),
-    generation: Math.max(0, ...recovered.logs.map(log => log.generation)) + 1,
+    generation,
     bootId,
     current: true,
   });
@@ -130,7 +134,7 @@ function startBuffer(
     bytesMax: options.recentBytesMax ?? RECENT_BYTES_MAX,
   });
   const readLog = createLogReader({ files, memory, deviceAnswers, logger });
-  const { claim } = createSentMarks({ files, logger });
+  const { claim, mark } = createSentMarks({ files, logger });
   const durableListeners = new Set<() => void>();
   const spaceListeners = new Set<() => void>();
   const space = createSpace({
@@ -231,7 +235,7 @@ function startBuffer(
     const unsettled = (owner: LogState) =>
       owner.nextSequence -
       firstSequenceOf(owner) -
-      (within(owner, owner.settled) + within(owner, owner.lost));
+      within(owner, owner.settled.union(owner.lost).union(owner.missing));
     return {
       bytes: usedBytes(),
       bytesMax,
@@ -266,6 +270,7 @@ function startBuffer(
         firstSequence: firstSequenceOf(owner),
         nextSequence: owner.nextSequence,
         lost: owner.lost,
+        missing: owner.missing,
         settled: owner.settled,
         thinned: thinnedOf(owner),
         bytes: bytesOf(owner),
@@ -281,7 +286,8 @@ function startBuffer(
         messagesRefused++;
         return 'full';
       }
-      log.append(message, onDurable);
+      log.append(message, hasBug('puback-before-sync') ? () => {} : onDurable);
+      if (hasBug('puback-before-sync')) onDurable();
       return 'accepted';
     },
 
@@ -291,14 +297,35 @@ function startBuffer(
       return readLog(owner, fromSequence, { toSequence, messagesMax, bytesMax }, claim);
     },
 
-    settle(id, settled) {
+    async markSent(runs) {
+      const marked = await Promise.all(
+        runs.map(({ logId: id, from, to }) => {
+          const owner = ownerOf(id);
+          return owner ? mark(owner, from, to) : true;
+        }),
+      );
+      // What was being thinned goes as it is then; nothing marked is thinned after that (B).
+      await compaction?.workDone();
+      return marked.every(isDurable => isDurable);
+    },
+
+    settle(id, settled, whole = false) {
       const owner = ownerOf(id);
       if (!owner) return;
+      const back = whole ? owner.settled.difference(settled) : RangeSet.empty;
+      if (!back.isEmpty) {
+        unsettle(owner, back);
+        logger.warn(
+          { logId: id, ranges: back.toString() },
+          'history has gone back: what it lacks is kept for it',
+        );
+      }
       // History cannot have what was never sent; taking such a word for it would give back frames still to come.
       const news = settled.difference(owner.settled).subtract(owner.nextSequence, Number.MAX_SAFE_INTEGER);
       if (news.isEmpty) return;
       owner.settled = owner.settled.union(news);
       owner.lost = owner.lost.difference(owner.settled);
+      owner.missing = owner.missing.difference(owner.settled);
       owner.checkpointStale = true;
       noteSettledSegments(owner, nowMs());
       tellSpace();

@@ -70,9 +70,8 @@ export function createLogReader(o: LogReaderOptions): ReadLog {
   }
 
   function declareLost(log: LogState, segment: Segment, from: number, to: number): void {
-    if (!noteLost(log, from, to)) return;
-    const details = { logId: log.logId, segment: segment.path, from, to };
-    o.logger.error(details, 'messages cannot be read any more: lost');
+    const text = noteLost(log, from, to);
+    if (text) o.logger.error({ logId: log.logId, segment: segment.path, from, to }, text);
   }
 
   const scanOptions = (log: LogState, segment: Segment) => ({

@@ -16,8 +16,12 @@ export interface LogState {
   readonly segments: Segment[];
   /** One past the last durable sequence. */
   nextSequence: number;
-  /** Unreadable and not settled. */
+  /** Unreadable and not settled; none in a copy. */
   lost: RangeSet;
+  /** In a copy: unreadable here and not settled. The original may have it, so it is neither sent nor declared lost (A). */
+  missing: RangeSet;
+  /** Whether the folder is a copy of one in which another gateway may go on: checkpoint.ts. */
+  readonly isCopy: boolean;
   settled: RangeSet;
   /** Runs of files that may have been handed to the cloud: sent-marks.ts. */
   sent: RangeSet;
@@ -34,6 +38,8 @@ export const newLogState = (
   segments: [],
   nextSequence: 1,
   lost: RangeSet.empty,
+  missing: RangeSet.empty,
+  isCopy: false,
   settled: RangeSet.empty,
   sent: RangeSet.empty,
   synced: true,
@@ -54,23 +60,39 @@ export const thinnedOf = (log: LogState): RangeSet =>
       .map(segment => ({ from: segment.firstSequence, to: segment.nextSequence })),
   )
     .difference(log.settled)
-    .difference(log.lost);
+    .difference(log.lost)
+    .difference(log.missing);
 
-/** Takes note that [from, to) cannot be read; what is settled needs no declaring. @returns whether that is news */
-export function noteLost(log: LogState, from: number, to: number): boolean {
-  const lost = log.lost.union(RangeSet.of(from, to).difference(log.settled));
-  if (lost.size === log.lost.size) return false;
-  log.lost = lost;
-  return true;
+/**
+ * Takes note that [from, to) cannot be read; what is settled needs no declaring.
+ * @returns what to say of it; null when it is no news
+ */
+export function noteLost(log: LogState, from: number, to: number): string | null {
+  const kind = log.isCopy ? 'missing' : 'lost';
+  const ranges = log[kind].union(RangeSet.of(from, to).difference(log.settled));
+  if (ranges.size === log[kind].size) return null;
+  log[kind] = ranges;
+  return log.isCopy
+    ? 'messages cannot be read in this copy of a folder: left to the original'
+    : 'messages cannot be read any more: lost';
 }
 
-/** Takes note of which sealed segments are settled as a whole by now. */
+/** Takes note of which sealed segments are settled as a whole by now: of a copy, all that can be read of them. */
 export function noteSettledSegments(log: LogState, nowMs: number): void {
+  const done = log.settled.union(log.missing);
   for (const segment of log.segments) {
-    if (!segment.sealed || !log.settled.covers(segment.firstSequence, segment.nextSequence)) continue;
+    if (!segment.sealed || !done.covers(segment.firstSequence, segment.nextSequence)) continue;
     // A clock that went back must not keep a segment for longer than the rule says.
     segment.settledAtMs = Math.min(segment.settledAtMs ?? nowMs, nowMs);
   }
+}
+
+/** Takes note that history, restored to an earlier state, has these no more: their segments are kept until it has them again. */
+export function unsettle(log: LogState, ranges: RangeSet): void {
+  log.settled = log.settled.difference(ranges);
+  log.checkpointStale = true;
+  for (const segment of log.segments)
+    if (ranges.intersects(segment.firstSequence, segment.nextSequence)) segment.settledAtMs = null;
 }
 
 export function checkpointOf(log: LogState, endedAtBytes: number | null): Checkpoint {
@@ -78,6 +100,6 @@ export function checkpointOf(log: LogState, endedAtBytes: number | null): Checkp
   for (const segment of log.segments) {
     if (segment.settledAtMs !== null) settledAtMs[segment.firstSequence] = segment.settledAtMs;
   }
-  const { generation, bootId, nextSequence, settled } = log;
-  return { generation, bootId, nextSequence, endedAtBytes, settled, settledAtMs };
+  const { generation, bootId, nextSequence, settled, isCopy } = log;
+  return { generation, bootId, nextSequence, endedAtBytes, settled, settledAtMs, isCopy };
 }

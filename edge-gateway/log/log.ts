@@ -13,6 +13,7 @@
  * fails too, it is held and tried again later, and appends are refused meanwhile (invariant F).
  */
 import { dirname } from 'node:path';
+import { hasBug } from '../../protocol/planted-bug.ts';
 import { codeOf, type FileOperations, type OpenFile, writeFully } from './files.ts';
 import type { Message } from './frame.ts';
 import type { LogState } from './log-state.ts';
@@ -126,7 +127,7 @@ export function createCurrentLog(o: CurrentLogOptions): CurrentLog {
     const { segment, file } = inWork ?? (await startSegment(group.firstSequence));
     const startedMs = performance.now();
     await writeFully(file, group.bytes, segment.bytes);
-    await file.datasync();
+    if (!hasBug('no-sync')) await file.datasync();
     if (fresh) await files.syncFolder(state.folder);
     stats.timingsMs[stats.fsyncs++ % TIMINGS_KEPT] = performance.now() - startedMs;
     if (fresh) state.segments.push(segment);

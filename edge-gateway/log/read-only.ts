@@ -35,6 +35,8 @@ export interface ReadOnlyLog {
 export interface ReadOnlyBuffer extends Pick<DiskBuffer, 'read'> {
   /** Oldest first; one that holds nothing is not there. */
   readonly logs: readonly ReadOnlyLog[];
+  /** Lists the files anew: what was thinned meanwhile is read thinned. The ends of the logs stay. Rejects with the system error. */
+  lookAgain(): Promise<void>;
   /** Bytes of logs that a newer version wrote, which cannot be read here. */
   readonly foreignBytes: number;
   /** Messages that are not settled and cannot be read, as far as reading has found by now. */
@@ -113,6 +115,11 @@ async function readBuffer(directory: string, diskFiles: FileOperations): Promise
     logs,
     foreignBytes,
 
+    async lookAgain() {
+      recovered = await recoverAgain();
+      readLog = newReader();
+    },
+
     async read(logId, fromSequence, { toSequence = Number.MAX_SAFE_INTEGER, messagesMax, bytesMax }) {
       const limits = { toSequence: Math.min(toSequence, ends.get(logId) ?? 0), messagesMax, bytesMax };
       for (let attempt = 1; ; attempt++) {
@@ -131,7 +138,8 @@ async function readBuffer(directory: string, diskFiles: FileOperations): Promise
     async unreadable() {
       let messages = 0;
       for (const { logId } of logs) {
-        const lost = stateOf(logId)?.lost ?? RangeSet.empty;
+        const state = stateOf(logId);
+        const lost = state ? state.lost.union(state.missing) : RangeSet.empty;
         if (lost.isEmpty) continue;
         // Segments that were given back meanwhile are settled, and nobody's loss.
         const now = await readCheckpoint(diskFiles, join(directory, logId)).catch(() => null);

@@ -78,6 +78,9 @@ async function recoverLog(
   }
   await removeReplaced(found);
   const checkpoint = await readCheckpoint(files, folder);
+  const marked = await readSent(files, folder);
+  // Where the checkpoint is gone, the mark still says it: it is only in copies that all is marked.
+  const isCopy = checkpoint?.isCopy ?? marked.equals(ALL_SENT);
   const tail = segments.at(-1);
   const ended =
     checkpoint !== null &&
@@ -91,9 +94,10 @@ async function recoverLog(
     bootId: headers[0]?.bootId ?? checkpoint?.bootId ?? null,
     current: false,
     segments,
-    nextSequence: checkpoint && (ended || !checkpoint.isCopy) ? checkpoint.nextSequence : 1,
+    nextSequence: checkpoint && (ended || !isCopy) ? checkpoint.nextSequence : 1,
     settled: checkpoint?.settled ?? RangeSet.empty,
-    sent: checkpoint?.isCopy ? ALL_SENT : await readSent(files, folder),
+    sent: isCopy ? ALL_SENT : marked,
+    isCopy,
     // Blocks are on the disk before they have their name.
     synced: tail?.form !== 'frames' || ended || (await isSynced(tail)),
   });
@@ -109,8 +113,7 @@ async function recoverLog(
     await removeLog(files, folder);
     return null;
   }
-  // Before any checkpoint is written here, after which nothing tells it from an original.
-  if (checkpoint?.isCopy) await writeSent(files, folder, log.sent).catch(notMarked);
+  if (isCopy && !marked.equals(ALL_SENT)) await writeSent(files, folder, ALL_SENT).catch(notMarked);
   if (!ended && log.synced) {
     await writeCheckpoint(files, folder, checkpointOf(log, tail?.bytes ?? 0)).catch(error =>
       logger.warn({ err: error, logId }, 'checkpoint not written; the next start reads this tail again'),
@@ -119,7 +122,7 @@ async function recoverLog(
   return log;
 
   function notMarked(error: unknown): void {
-    logger.warn({ err: error, logId }, 'a copy could not be marked: the next start may thin what was sent');
+    logger.warn({ err: error, logId }, 'a copy could not be marked: only its checkpoint says what it is');
   }
 
   async function isSynced(segment: Segment): Promise<boolean> {
@@ -185,7 +188,14 @@ async function findEnd(log: LogState, tail: Segment, o: RecoveryOptions): Promis
   log.nextSequence = Math.max(log.nextSequence, end.sequence);
   tail.nextSequence = log.nextSequence;
   const tornBytes = Math.max(0, tail.bytes - Math.max(end.offset, SEGMENT_HEADER_BYTES));
-  const found = { logId: log.logId, nextSequence: log.nextSequence, lost: log.lost.toString(), tornBytes };
+  const { logId, nextSequence, lost: unreadable, missing } = log;
+  const found = {
+    logId,
+    nextSequence,
+    lost: unreadable.toString(),
+    missing: missing.toString(),
+    tornBytes,
+  };
   if (tornBytes > 0)
     o.logger.warn(found, 'log did not end properly; its torn tail, never acknowledged, is left out');
   else o.logger.info(found, 'log did not end properly; nothing is missing at its end');

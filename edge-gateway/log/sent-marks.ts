@@ -1,12 +1,13 @@
 /**
- * Which files of a log may have been handed to the cloud. Such a file is never thinned: it may stand in the stream,
- * and then the same readings would come once as they were and once summarised (invariant B). The mark is on the disk
- * before the first read for sending returns, so a restart knows of it.
+ * Which files of a log may have been handed to the cloud, by the link or on a stick. Such a file is never thinned: it may
+ * stand in the stream, and then the same readings would come once as they were and once summarised (invariant B). The mark is
+ * on the disk before the first read for sending returns, so a restart knows of it.
  *
  *   <log folder>/sent.ranges     int8multirange of the runs of marked files, a line feed, its crc32, a line feed
  *
- * Not there: nothing was sent. Damaged, or in a copy of the folder: all may have been, by the original. A disk that refuses the mark does not hold up the draining,
- * which is what frees it: it is then remembered in memory, and written with the next one.
+ * Not there: nothing was sent. Damaged, or in a copy of the folder: all may have been, by the original. A disk that refuses
+ * the mark does not hold up the draining, which is what frees it: it is then remembered in memory, and written with the next
+ * one.
  */
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
@@ -24,6 +25,8 @@ export interface SentMarks {
    * @returns whether it may be read; false while it is being thinned
    */
   claim(log: LogState, segment: Segment): Promise<boolean>;
+  /** Marks the files with any of [from, to) in them. @returns whether that is on the disk */
+  mark(log: LogState, from: number, to: number): Promise<boolean>;
 }
 
 /** A file whose run grows is marked by its first sequence. */
@@ -35,34 +38,40 @@ export function createSentMarks(o: {
   files: FileOperations;
   logger: { warn(details: object, message: string): void };
 }): SentMarks {
-  /** Writes under way or failed, by log. */
-  const writing = new WeakMap<LogState, Promise<void>>();
+  /** The last write of a log, under way or done: whether it succeeded. */
+  const writing = new WeakMap<LogState, Promise<boolean>>();
   let troubled = false;
 
-  async function write(log: LogState): Promise<void> {
+  async function write(log: LogState): Promise<boolean> {
     try {
       await writeSent(o.files, log.folder, log.sent);
       troubled = false;
+      return true;
     } catch (error) {
       if (!troubled) o.logger.warn({ err: error, logId: log.logId }, 'what is sent cannot be marked on disk');
       troubled = true;
+      return false;
     }
+  }
+
+  function mark(log: LogState, from: number, to: number): Promise<boolean> {
+    log.sent = log.sent.add(from, to);
+    // One after the other; each writes all that is marked by then.
+    const written = (writing.get(log) ?? Promise.resolve()).then(() => write(log));
+    writing.set(log, written);
+    return written;
   }
 
   return {
     async claim(log, segment) {
       if (segment.work === 'thinning') return false;
       if (!log.sent.contains(segment.firstSequence)) {
-        log.sent = log.sent.add(segment.firstSequence, segment.nextSequence);
-        // One after the other; each writes all that is marked by then.
-        writing.set(
-          log,
-          (writing.get(log) ?? Promise.resolve()).then(() => write(log)),
-        );
+        void mark(log, segment.firstSequence, segment.nextSequence);
       }
       await writing.get(log);
       return true;
     },
+    mark,
   };
 }
 

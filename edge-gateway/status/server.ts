@@ -4,13 +4,16 @@
  *
  *   GET /status    GatewayState as JSON          socket
  *   GET /metrics   Prometheus text               socket, loopback port
+ *   POST /sent     sent-request.ts; 204 once it is on the disk, 507 when the disk refuses    socket
  *
  * Trouble with either is logged and the gateway goes on (R).
  */
 import { rmSync } from 'node:fs';
-import { createServer, type Server } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Logger } from 'pino';
+import type { LogRun } from '../log/disk-buffer.ts';
 import { asMetrics } from './metrics.ts';
+import { parseRuns, SENT_BODY_BYTES_MAX, SENT_PATH } from './sent-request.ts';
 import { statusSocket } from './socket-path.ts';
 import type { GatewayState } from './state.ts';
 
@@ -30,6 +33,8 @@ export async function startStatusServer(options: {
   /** Null: none. 0: a free one. */
   metricsPort: number | null;
   state: () => GatewayState;
+  /** Counts the runs as sent. @returns whether that is on the disk */
+  markSent: (runs: readonly LogRun[]) => Promise<boolean>;
   logger: Logger;
 }): Promise<StatusServer> {
   const { state, logger } = options;
@@ -47,10 +52,13 @@ export async function startStatusServer(options: {
 
   async function listenOnSocket(): Promise<void> {
     const socket = statusSocket(options.dataDirectory);
-    const server = serverOf({
-      '/status': () => ['application/json', JSON.stringify(state())],
-      '/metrics': () => ['text/plain; version=0.0.4', asMetrics(state())],
-    });
+    const server = serverOf(
+      {
+        '/status': () => ['application/json', JSON.stringify(state())],
+        '/metrics': () => ['text/plain; version=0.0.4', asMetrics(state())],
+      },
+      { [SENT_PATH]: takeSent },
+    );
     try {
       // Whoever held it is gone: the data folder is locked by us.
       rmSync(socket.path, { force: true });
@@ -70,6 +78,14 @@ export async function startStatusServer(options: {
     });
   }
 
+  async function takeSent(body: string): Promise<[status: number, reason: string]> {
+    const runs = parseRuns(body);
+    if (!runs) return [400, 'a line LOG FROM TO for each run'];
+    if (!(await options.markSent(runs))) return [507, 'its disk does not take the mark'];
+    logger.info({ runs: runs.length }, 'exported: counts as sent');
+    return [204, ''];
+  }
+
   async function listenOnPort(port: number): Promise<void> {
     const server = serverOf({ '/metrics': () => ['text/plain; version=0.0.4', asMetrics(state())] });
     await listening(server, () => server.listen(port, '127.0.0.1'));
@@ -86,8 +102,17 @@ export async function startStatusServer(options: {
   };
 }
 
-function serverOf(pages: Readonly<Record<string, () => [contentType: string, body: string]>>): Server {
+type Action = (body: string) => Promise<[status: number, reason: string]>;
+
+function serverOf(
+  pages: Readonly<Record<string, () => [contentType: string, body: string]>>,
+  actions: Readonly<Record<string, Action>> = {},
+): Server {
   const server = createServer((request, response) => {
+    if (request.method === 'POST' && Object.hasOwn(actions, request.url ?? '')) {
+      void act(actions[request.url!]!, request, response);
+      return;
+    }
     const page = request.method === 'GET' && Object.hasOwn(pages, request.url ?? '') && pages[request.url!];
     if (!page) {
       response.writeHead(404, { 'content-type': 'text/plain' }).end('GET /status or /metrics\n');
@@ -100,6 +125,25 @@ function serverOf(pages: Readonly<Record<string, () => [contentType: string, bod
   server.requestTimeout = REQUEST_TIMEOUT_MS;
   server.unref();
   return server;
+}
+
+/** A body that is too long, or does not come, ends the connection. */
+async function act(action: Action, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const head = { 'content-type': 'text/plain', connection: 'close' };
+  try {
+    let body = '';
+    for await (const piece of request.setEncoding('utf8')) {
+      body += piece;
+      if (body.length > SENT_BODY_BYTES_MAX) {
+        response.writeHead(413, head).end('too long\n');
+        return;
+      }
+    }
+    const [status, reason] = await action(body);
+    response.writeHead(status, head).end(reason);
+  } catch {
+    response.destroy();
+  }
 }
 
 function listening(server: Server, listen: () => void): Promise<void> {

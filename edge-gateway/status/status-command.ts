@@ -2,10 +2,9 @@
  * `holdfast edge status`: how the gateway on this box is doing, without any cloud.
  * Exit codes: 0 fine, 1 something wants attention, 2 wrong options, or no gateway runs.
  */
-import { request } from 'node:http';
 import { parseArgs } from 'node:util';
 import { statusAsText, stoppedAsText } from './as-text.ts';
-import { statusSocket } from './socket-path.ts';
+import { askGateway } from './ask.ts';
 import { attention, type GatewayState } from './state.ts';
 import { lookAtStopped } from './stopped.ts';
 
@@ -23,9 +22,9 @@ export async function statusCommand(args: readonly string[]): Promise<void> {
     process.exitCode = 2;
     return;
   }
-  const asked = await askGateway(directory);
-  if (asked.outcome === 'state') {
-    const { state } = asked;
+  const asked = await askGateway(directory, { method: 'GET', path: '/status', answerMs: ANSWER_MS });
+  if (asked.outcome === 'answer') {
+    const state = JSON.parse(asked.body) as GatewayState;
     const wants = attention(state);
     process.stdout.write(
       options.json
@@ -59,50 +58,4 @@ function parsed(args: readonly string[]) {
     process.stderr.write(`${(error as Error).message}\n`);
     return null;
   }
-}
-
-type Asked =
-  | { readonly outcome: 'state'; readonly state: GatewayState }
-  | { readonly outcome: 'none' }
-  | { readonly outcome: 'mute'; readonly reason: string }
-  | { readonly outcome: 'forbidden'; readonly reason: string };
-
-/** Nobody listens when there is no socket, or one that a killed gateway left. */
-async function askGateway(directory: string): Promise<Asked> {
-  let socket: ReturnType<typeof statusSocket>;
-  try {
-    socket = statusSocket(directory);
-  } catch (error) {
-    return outcomeOf(error as NodeJS.ErrnoException);
-  }
-  try {
-    return { outcome: 'state', state: JSON.parse(await get(socket.path)) as GatewayState };
-  } catch (error) {
-    return outcomeOf(error as NodeJS.ErrnoException);
-  } finally {
-    socket.release();
-  }
-}
-
-function outcomeOf(error: NodeJS.ErrnoException): Asked {
-  if (error.code === 'ENOENT' || error.code === 'ECONNREFUSED') return { outcome: 'none' };
-  const outcome = error.code === 'EACCES' || error.code === 'EPERM' ? 'forbidden' : 'mute';
-  return { outcome, reason: `the gateway's status socket does not answer: ${error.message}` };
-}
-
-function get(socketPath: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const asking = request({ socketPath, path: '/status', timeout: ANSWER_MS }, response => {
-      let body = '';
-      response.setEncoding('utf8');
-      response.on('data', (text: string) => {
-        body += text;
-      });
-      response.on('end', () => resolve(body));
-      response.on('error', reject);
-    });
-    asking.on('timeout', () => asking.destroy(new Error(`no answer within ${ANSWER_MS / 1000} s`)));
-    asking.on('error', reject);
-    asking.end();
-  });
 }

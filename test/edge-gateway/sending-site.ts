@@ -35,8 +35,11 @@ export async function openSendingSite(
   cloud: SmallCloud,
   terms: LinkTerms,
   nowMs?: () => number,
+  /** Puts something there before the buffer is opened. */
+  prepare?: (logDirectory: string) => Promise<void>,
 ): Promise<SendingSite> {
   const directory = await mkdtemp(join(tmpdir(), 'holdfast-metered-'));
+  await prepare?.(join(directory, 'log'));
   const opened = await openDiskBuffer({
     directory: join(directory, 'log'),
     bytesMax: 64 * 1024 * 1024,
@@ -63,6 +66,7 @@ export async function openSendingSite(
     buffer,
     mapping: compileMapping(NO_MAPPING),
     account: link,
+    hearing: () => ({ hears: true, coversSite: false }),
     report: () => ({ dataBudget: link.dataBudget }) as GatewayReport,
     logger,
   });

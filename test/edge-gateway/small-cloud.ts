@@ -70,6 +70,10 @@ export async function startSmallCloud(): Promise<SmallCloud> {
     callback(message) {
       const address = parseIngestSubject(message.subject);
       const decoded = decodeBatch(message.data);
+      if (address && decoded.outcome === 'heartbeat') {
+        handled[address.lane] = message.seq;
+        return;
+      }
       if (!address || decoded.outcome !== 'batch') throw new Error(`not a batch: ${message.subject}`);
       const { logId, firstSequence, count } = decoded.batch;
       const ranges = RangeSet.of(firstSequence, firstSequence + count);

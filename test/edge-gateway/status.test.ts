@@ -1,22 +1,27 @@
 /** What the box tells of itself: the command beside a running gateway with a real broker and nats-server, and without one. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdirSync, statSync } from 'node:fs';
+import { mkdirSync, readdirSync, statSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { request } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { generateX25519Identity, identityToRecipient } from 'age-encryption';
 import mqtt from 'mqtt';
 import { defaultCacheDirectory, findBinaries } from '../../deploy/local/find-servers.ts';
 import { type NodeProcess, nodeProcess } from '../../deploy/local/node-process.ts';
 import { freePort, type Server, startMosquitto } from '../../deploy/local/servers.ts';
+import { nodeFiles } from '../../edge-gateway/log/files.ts';
+import { readSent } from '../../edge-gateway/log/sent-marks.ts';
 import { SOCKET_NAME } from '../../edge-gateway/status/socket-path.ts';
 import type { GatewayState } from '../../edge-gateway/status/state.ts';
+import { isLogId } from '../../protocol/ids.ts';
 import { type SmallCloud, startSmallCloud } from './small-cloud.ts';
 
 const project = fileURLToPath(new URL('../..', import.meta.url));
+const NAMED = ['--site', 'demo', '--gateway', 'gw-1', '--no-mapping'];
 let directory: string;
 let cloud: SmallCloud;
 let broker: Server;
@@ -61,10 +66,12 @@ async function startGateway(dataDirectory: string, env: Record<string, string> =
   return gateway;
 }
 
-function status(...args: string[]): Promise<{ code: number | null; out: string; err: string }> {
+const status = (...args: string[]) => edge('status', ...args);
+
+function edge(...args: string[]): Promise<{ code: number | null; out: string; err: string }> {
   const child = spawn(
     process.execPath,
-    ['--disable-warning=ExperimentalWarning', 'edge-gateway/command.ts', 'status', ...args],
+    ['--disable-warning=ExperimentalWarning', 'edge-gateway/command.ts', ...args],
     { cwd: project, stdio: ['ignore', 'pipe', 'pipe'] },
   );
   let out = '';
@@ -154,6 +161,17 @@ test('a running gateway is shown, with and without its link; a stopped one from 
   assert.match(cutText.out, /waiting +1 messages/);
   assert.match(cutText.out, /not in sight without a link/);
   await device.endAsync();
+
+  const [logId] = readdirSync(join(data, 'log')).filter(isLogId);
+  const marked = () => readSent(nodeFiles, join(data, 'log', logId!));
+  assert.equal((await marked()).contains(101), false);
+  const stick = join(directory, 'stick');
+  mkdirSync(stick);
+  const recipient = await identityToRecipient(await generateX25519Identity());
+  const exported = await edge('export', stick, '--data', data, '--to', recipient, ...NAMED, '--json');
+  assert.equal(exported.code, 0, exported.err);
+  assert.equal(JSON.parse(exported.out).messages, 1);
+  assert.equal((await marked()).contains(101), true, 'the gateway has noted it (A)');
 
   await gateway.stop();
   cloud.link.heal();

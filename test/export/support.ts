@@ -127,9 +127,9 @@ export async function exportFrom(
   folder: string,
   keys: Keys,
   options: Partial<ExportOptions> = {},
-): Promise<ExportOutcome> {
+): Promise<Exclude<ExportOutcome, { outcome: 'not-marked' }>> {
   const buffer = options.buffer ?? (await readOnly(directory));
-  return exportBuffer({
+  const outcome = await exportBuffer({
     buffer,
     readBatch: newBatchReader({ buffer, mapping: commonMapping, logger: pino({ level: 'silent' }) }),
     site: SITE,
@@ -138,8 +138,11 @@ export async function exportFrom(
     recipient: keys.identity.recipient,
     key: keys.signing,
     now: new Date(),
+    countAsSent: () => Promise.resolve({ outcome: 'marked' }),
     ...options,
   });
+  assert.ok(outcome.outcome !== 'not-marked', JSON.stringify(outcome));
+  return outcome;
 }
 
 export async function opened(file: string, keys: Keys): Promise<OpenedExport> {

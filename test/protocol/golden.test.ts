@@ -20,4 +20,11 @@ for (const name of Object.keys(goldenBatches)) {
   });
 }
 
+test('version 1 reads golden/v1-heartbeat', () => {
+  const bytes = Buffer.from(read('v1-heartbeat.hex').replaceAll('\n', ''), 'hex');
+  const outcome = decodeBatch(bytes);
+  assert.equal(outcome.outcome, 'heartbeat');
+  assert.deepEqual((outcome as { heartbeat: unknown }).heartbeat, JSON.parse(read('v1-heartbeat.json')));
+});
+
 const read = (file: string): string => readFileSync(new URL(`golden/${file}`, import.meta.url), 'utf8');

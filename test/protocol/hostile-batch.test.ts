@@ -4,9 +4,10 @@ import { test } from 'node:test';
 import { constants, crc32, deflateRawSync, zstdCompressSync } from 'node:zlib';
 import fc from 'fast-check';
 import { pack } from 'msgpackr';
-import { decodeBatch, encodeBatch, WIRE_VERSION } from '../../protocol/batch-codec.ts';
+import { decodeBatch, encodeBatch, encodeHeartbeat, WIRE_VERSION } from '../../protocol/batch-codec.ts';
 import { batchBounds } from '../../protocol/batch-rules.ts';
 import { BitWriter } from '../../protocol/bit-stream.ts';
+import { boundHeartbeat, type Heartbeat } from '../../protocol/heartbeat.ts';
 import { limits } from '../../protocol/limits.ts';
 import { checkBatch } from './check-batch.ts';
 import { anyBatch, batchOfMessages, SAMPLE_LOG_ID, thinnedAround } from './sample-batches.ts';
@@ -320,4 +321,85 @@ test('an all-zero body of every size up to a page is harmless', () => {
       assertHarmless(sealedBody(body, { settlement: 2 }));
     }
   }
+});
+
+const heartbeat: Heartbeat = {
+  settlement: 'heartbeat',
+  logId: SAMPLE_LOG_ID,
+  at: 1_700_000_000_000.5,
+  completeUntil: 1_699_999_999_000,
+  hearingSince: 1_699_990_000_000,
+  coversSite: true,
+};
+
+test('a heartbeat is read as it was written', () => {
+  for (const one of [
+    heartbeat,
+    { ...heartbeat, hearingSince: null, coversSite: false },
+    { ...heartbeat, completeUntil: 0 },
+  ]) {
+    assert.deepEqual(decodeBatch(encodeHeartbeat(one)), { outcome: 'heartbeat', heartbeat: one });
+  }
+});
+
+test('every flipped bit and truncation of a heartbeat is found corrupt', () => {
+  const bytes = encodeHeartbeat(heartbeat);
+  for (let bit = 0; bit < bytes.length * 8; bit++) {
+    const damaged = Buffer.from(bytes);
+    damaged[bit >> 3]! ^= 1 << (bit & 7);
+    assert.equal(decodeBatch(damaged).outcome, 'corrupt', `bit ${bit}`);
+  }
+  for (let length = 0; length < bytes.length; length++) {
+    assert.equal(decodeBatch(bytes.subarray(0, length)).outcome, 'corrupt', `${length} bytes`);
+  }
+});
+
+test('a sealed heartbeat that makes no sense settles nothing', () => {
+  const good = encodeHeartbeat(heartbeat);
+  const changed = (change: (bytes: Buffer) => void) => {
+    const bytes = Buffer.from(good);
+    change(bytes);
+    return seal(bytes);
+  };
+  const withBody = (body: Uint8Array) => {
+    const bytes = Buffer.concat([good.subarray(0, HEADER_BYTES), body]);
+    bytes.writeUInt32LE(body.length, 33);
+    return seal(bytes);
+  };
+  const hostile = [
+    changed(bytes => bytes.writeUInt32LE(1, 29)),
+    changed(bytes => bytes.writeUIntLE(7, 23, 6)),
+    changed(bytes => bytes.writeUInt8(2, 5)),
+    changed(bytes => bytes.writeUInt32LE(9, 33)),
+    withBody(pack([5, 6, -1, 0])),
+    withBody(pack([5, 4, 6, 0])),
+    withBody(pack([5, 4, 3, 2])),
+    withBody(pack([5, 4, -2, 1])),
+    withBody(pack([Number.NaN, 4, 3, 1])),
+    withBody(pack([2 ** 60, 4, 3, 1])),
+    withBody(pack([5, 4, 3])),
+    withBody(pack([5, 4, 3, 1, 1])),
+    withBody(pack(['5', 4, 3, 1])),
+    withBody(pack({ at: 5 })),
+    withBody(new Uint8Array(2000)),
+    withBody(new Uint8Array(0)),
+  ];
+  for (const [index, bytes] of hostile.entries()) {
+    assert.equal(decodeBatch(bytes).outcome, 'corrupt', `case ${index}`);
+  }
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 70 }), body => {
+      assert.ok(['corrupt', 'heartbeat'].includes(decodeBatch(withBody(body)).outcome));
+    }),
+    { numRuns: 2000 },
+  );
+});
+
+test('a clock that runs ahead is moved back as a whole', () => {
+  assert.equal(boundHeartbeat(heartbeat, heartbeat.at - limits.futureToleranceMs), heartbeat);
+  const now = heartbeat.at - 3_600_000;
+  const bounded = boundHeartbeat(heartbeat, now);
+  assert.equal(bounded.at, now);
+  assert.equal(bounded.at - bounded.completeUntil, heartbeat.at - heartbeat.completeUntil);
+  assert.equal(bounded.at - bounded.hearingSince!, heartbeat.at - heartbeat.hearingSince!);
 });

@@ -92,6 +92,45 @@ export const publish = (topic: string, payload: Uint8Array, receivedAt: number):
   payloadBytes: payload.length,
 });
 
+const AT_A_TIME = 100;
+
+/** Stores messages `from`, `from` + 1, … below `to`. @returns the first that the buffer had no room for, or `to` */
+export async function fill(
+  { buffer }: Compacting,
+  from: number,
+  to: number,
+  make: (id: number) => Message = messageOf,
+  patienceMs = 4_000,
+): Promise<number> {
+  let waiting: Promise<void>[] = [];
+  for (let id = from; id < to; ) {
+    const durable = Promise.withResolvers<void>();
+    if (buffer.append(make(id), durable.resolve) === 'accepted') {
+      waiting.push(durable.promise);
+      id++;
+    } else {
+      const space = Promise.withResolvers<boolean>();
+      const forget = buffer.onSpace(() => space.resolve(true));
+      const timer = setTimeout(() => space.resolve(false), patienceMs);
+      const gained = await space.promise;
+      clearTimeout(timer);
+      forget();
+      if (!gained) {
+        await Promise.all(waiting);
+        return id;
+      }
+    }
+    if (waiting.length < AT_A_TIME) continue;
+    await Promise.all(waiting);
+    waiting = [];
+  }
+  await Promise.all(waiting);
+  return to;
+}
+
+export const messageOf = (id: number): Message =>
+  id % 50 === 0 ? event(id % 7, id) : telemetry(id % 5, Math.floor(id / 5));
+
 export interface ReadRun {
   readonly form: 'frames' | 'block';
   readonly range: Range;

@@ -5,22 +5,21 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { type Compactor, compactHere, type Job } from '../../../edge-gateway/log/compaction-job.ts';
-import type { Message } from '../../../edge-gateway/log/disk-buffer.ts';
 import { nodeFiles } from '../../../edge-gateway/log/files.ts';
 import { planThinning } from '../../../edge-gateway/log/thinning-plan.ts';
 import { commonMapping } from '../../../edge-gateway/mapping/compile.ts';
 import { forEachRow } from '../../../protocol/batch-rows.ts';
 import { RangeSet } from '../../../protocol/range-set.ts';
 import {
-  type Compacting,
   contentOf,
   event,
+  fill,
+  messageOf,
   openCompacting,
   type ReadRun,
   readRuns,
   sequencesOf,
   THINNED,
-  telemetry,
 } from './compacting.ts';
 import { infoOf, range, temporaryFolder } from './support.ts';
 
@@ -31,45 +30,6 @@ const options = {
   recentBytesMax: 0,
   nearFull: 'thin',
 } as const;
-
-const AT_A_TIME = 100;
-
-/** Stores messages `from`, `from` + 1, … below `to`. @returns the first that the buffer had no room for, or `to` */
-async function fill(
-  { buffer }: Compacting,
-  from: number,
-  to: number,
-  make: (id: number) => Message = messageOf,
-  patienceMs = 4_000,
-): Promise<number> {
-  let waiting: Promise<void>[] = [];
-  for (let id = from; id < to; ) {
-    const durable = Promise.withResolvers<void>();
-    if (buffer.append(make(id), durable.resolve) === 'accepted') {
-      waiting.push(durable.promise);
-      id++;
-    } else {
-      const space = Promise.withResolvers<boolean>();
-      const forget = buffer.onSpace(() => space.resolve(true));
-      const timer = setTimeout(() => space.resolve(false), patienceMs);
-      const gained = await space.promise;
-      clearTimeout(timer);
-      forget();
-      if (!gained) {
-        await Promise.all(waiting);
-        return id;
-      }
-    }
-    if (waiting.length < AT_A_TIME) continue;
-    await Promise.all(waiting);
-    waiting = [];
-  }
-  await Promise.all(waiting);
-  return to;
-}
-
-const messageOf = (id: number): Message =>
-  id % 50 === 0 ? event(id % 7, id) : telemetry(id % 5, Math.floor(id / 5));
 
 /** Readings of a metric by what is left of them, and the events. */
 function tally(runs: readonly ReadRun[]): { readings: number; summarised: number; events: number } {

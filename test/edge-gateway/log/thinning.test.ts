@@ -1,8 +1,8 @@
 /** Thinning against a plain reckoning of the same rows, and against the twins that the cloud would fold from them. */
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { receiveBatch } from '../../../cloud/actors/site.ts';
 import type { TwinState } from '../../../cloud/actors/twin.ts';
 import { isThinnable, thin, thinningForecast } from '../../../edge-gateway/log/thinning.ts';
 import {
@@ -17,6 +17,7 @@ import { correctedAt, forEachRow } from '../../../protocol/batch-rows.ts';
 import { batchBounds } from '../../../protocol/batch-rules.ts';
 import { limits } from '../../../protocol/limits.ts';
 import { standardFleet } from '../../bench/standard-fleet.ts';
+import { foldBatch } from '../../cloud/twins.ts';
 import { checkBatch } from '../../protocol/check-batch.ts';
 import {
   batchOfMessages,
@@ -250,7 +251,7 @@ const twinsOf = (twins: ReadonlyMap<string, TwinState>) =>
 function fold(batches: readonly ReadingsBatch[], start: ReadonlyMap<string, TwinState>) {
   const twins = new Map(start);
   for (const batch of batches) {
-    const { changes } = receiveBatch('site', twins, batch, []);
+    const { changes } = foldBatch('site', twins, batch, []);
     for (const [device, { after }] of changes) twins.set(device, after);
   }
   return twins;
