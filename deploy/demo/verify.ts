@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
-import { compareCounters, storedCounters } from '../lab/stored-counters.ts';
+import { compareCounters, storedCounters } from '../faults/stored-counters.ts';
 import type { FleetJournal } from './fleet.ts';
 
 export interface Count {

@@ -10,15 +10,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Ending, EXIT_CODE_OF_INTERRUPTED, listenForEnd } from '../demo/ending.ts';
+import { allTakenIsStored, count, readHistory, type Verdict } from '../faults/count.ts';
+import { type Devices, startDevices } from '../faults/devices.ts';
 import { defaultCacheDirectory, findBinaries } from '../local/find-servers.ts';
 import { existingStandIn } from '../local/unprivileged.ts';
 import { HELP, type LabArguments, readLabArguments } from './arguments.ts';
-import { allTakenIsStored, count, readHistory, type Verdict } from './count.ts';
-import { type Devices, startDevices } from './devices.ts';
 import { carryOut, type FaultLog } from './faults.ts';
 import { makePlan } from './plan.ts';
 import { isClean, jsonOf, planLines, tableOf } from './report.ts';
-import { type LabSite, openLabSite } from './site.ts';
+import { LAB_SITE, type LabSite, labValue, openLabSite } from './site.ts';
 
 const PROGRESS_MS = 5000;
 const BROKER_PATIENCE_MS = 30_000;
@@ -54,6 +54,8 @@ async function lab(options: LabArguments, end: Ending): Promise<number> {
     const devices = await startDevices({
       url: site.broker.deviceUrl,
       count: options.devices,
+      name: index => `lab-${index}`,
+      value: labValue,
       messagesPerSecond: options.rate,
     });
     releases.push(() => devices.close());
@@ -65,7 +67,7 @@ async function lab(options: LabArguments, end: Ending): Promise<number> {
       weather,
       say,
       signal: end.signal,
-      allStored: () => allTakenIsStored(site.postgres, devices.journals, site.tap),
+      allStored: () => allTakenIsStored(site.postgres, LAB_SITE, devices.journals, site.tap),
     });
     const leftMs = Math.max(0, beganAt + options.durationMs - performance.now());
     await sleep(leftMs, undefined, { signal: end.signal });
@@ -134,7 +136,7 @@ async function drained(
   const deadline = performance.now() + DRAIN_MS;
   for (;;) {
     const askedAt = Date.now();
-    const history = await readHistory(site.postgres, devices.journals);
+    const history = await readHistory(site.postgres, LAB_SITE, devices.journals, labValue);
     const verdict = count({
       journals: devices.journals,
       tap: site.tap,
@@ -145,7 +147,7 @@ async function drained(
     const allSaid = lastWords.every(({ device, n }) => found.has(`${device} ${n}`));
     if (verdict.count.lost === 0 && allSaid && (await nothingWaits(site, askedAt, signal))) {
       // What was still on its way is there now; a second copy of it would be, too.
-      const settled = await readHistory(site.postgres, devices.journals);
+      const settled = await readHistory(site.postgres, LAB_SITE, devices.journals, labValue);
       const { brokerKilledAt } = faults;
       return count({ journals: devices.journals, tap: site.tap, brokerKilledAt, ...settled });
     }

@@ -2,8 +2,9 @@
  * What goes wrong in a run of the lab, and when: a pure function of the seed. Two hands work at the same time: one on the
  * link, one on everything else, so that a gateway is killed while its link is cut. A hand does one thing after another.
  */
+
+import { randomFrom } from '../faults/random.ts';
 import type { Weather } from '../local/link-weather.ts';
-import { randomFrom } from './random.ts';
 
 export const linkFaults = ['link-cut', 'link-half-open', 'bad-weather'] as const;
 export const partFaults = [

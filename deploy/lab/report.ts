@@ -1,12 +1,12 @@
 /** The lab's result for people and for programs. Pure. */
+import type { MessageCount } from '../faults/count.ts';
 import type { LabArguments } from './arguments.ts';
-import type { LabCount } from './count.ts';
 import { inSeconds } from './faults.ts';
 import type { FaultKind, Plan } from './plan.ts';
 
 type Faults = Partial<Record<FaultKind, number>>;
 
-const MEANINGS: readonly (readonly [keyof LabCount, string])[] = [
+const MEANINGS: readonly (readonly [keyof MessageCount, string])[] = [
   ['published', 'messages that devices handed to their MQTT client'],
   ['acknowledged', 'of these, the broker acknowledged to the device'],
   ['stored', 'different messages in history'],
@@ -22,7 +22,7 @@ const MEANINGS: readonly (readonly [keyof LabCount, string])[] = [
   ['phantoms', 'in history and never published so'],
 ];
 
-export function tableOf(count: LabCount, faults: Faults): string[] {
+export function tableOf(count: MessageCount, faults: Faults): string[] {
   const width = Math.max(...MEANINGS.map(([name]) => name.length));
   const digits = Math.max(...Object.values(count).map(figure => String(figure).length));
   const what = Object.entries(faults).map(([kind, times]) => `${times} × ${kind}`);
@@ -36,13 +36,13 @@ export function tableOf(count: LabCount, faults: Faults): string[] {
 
 export function jsonOf(
   options: Pick<LabArguments, 'seed' | 'durationMs'>,
-  count: LabCount,
+  count: MessageCount,
   faults: Faults,
 ): string {
   return JSON.stringify({ seed: options.seed, minutes: options.durationMs / 60_000, ...count, faults });
 }
 
-export const isClean = ({ lost, duplicates, phantoms }: LabCount): boolean =>
+export const isClean = ({ lost, duplicates, phantoms }: MessageCount): boolean =>
   lost === 0 && duplicates === 0 && phantoms === 0;
 
 /** One line per step, in the order of time. */

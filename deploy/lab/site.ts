@@ -10,17 +10,19 @@ import { connect } from '@nats-io/transport-node';
 import pg from 'pg';
 import { natsAddress } from '../../protocol/nats-address.ts';
 import { INGEST_STREAM } from '../../protocol/subjects.ts';
+import { type BrokerTap, openBrokerTap } from '../faults/broker-tap.ts';
+import { keyOfMessage } from '../faults/devices.ts';
+import { randomFrom } from '../faults/random.ts';
 import type { Binaries } from '../local/binaries.ts';
 import { type Link, openLink } from '../local/link.ts';
 import type { Weather } from '../local/link-weather.ts';
 import { type NodeProcess, nodeProcess } from '../local/node-process.ts';
 import { freePort } from '../local/ports.ts';
 import { type SiteBroker, type Stack, startStack } from '../local/stack.ts';
-import { type BrokerTap, openBrokerTap } from './broker-tap.ts';
-import { keyOfMessage } from './devices.ts';
-import { randomFrom } from './random.ts';
 
 export const LAB_SITE = 'lab';
+/** Follows from device and counter, so that a value in history can be checked. */
+export const labValue = (index: number, n: number): number => ((index * 7919 + n * 104_729) % 10_000) / 100;
 const GATEWAY = 'gateway-1';
 
 export interface LabSite {
@@ -69,7 +71,7 @@ export async function openLabSite(options: {
       sites: [{ site: LAB_SITE, gateways: [GATEWAY] }],
       report: options.report,
       signal: options.signal,
-      gatewayEntry: new URL('./forgetful-gateway.ts', import.meta.url),
+      gatewayEntry: new URL('../faults/forgetful-gateway.ts', import.meta.url),
       gatewayEnv: { HOLDFAST_LAB_SEED: String(seed) },
       async gatewayNatsUrl(url) {
         directNatsUrl = url;

@@ -39,15 +39,18 @@ export interface StackOptions {
   /** A site whose broker listens on all addresses. */
   readonly openToNetwork?: { readonly site: string; readonly port?: number };
   readonly httpPort?: number;
-  readonly gatewayEnv?: Readonly<Record<string, string>>;
+  readonly gatewayEnv?: Env | ((of: GatewayName) => Env);
   /** Where a gateway reaches NATS instead of `url`: through a relay, say. */
   readonly gatewayNatsUrl?: (url: string, of: GatewayName) => string | Promise<string>;
   /** Where a gateway reaches its broker instead of `url`. */
   readonly gatewayMqttUrl?: (url: string, of: GatewayName) => string | Promise<string>;
   /** The gateways' program instead of the product's own. */
   readonly gatewayEntry?: URL;
-  readonly cloudEnv?: Readonly<Record<string, string>>;
+  /** On top of what it needs; it is asked when the servers are up. */
+  readonly cloudEnv?: Env | ((servers: Pick<Stack, 'nats' | 'redis' | 'postgres'>) => Promise<Env>);
 }
+
+type Env = Readonly<Record<string, string>>;
 
 export interface GatewayName {
   readonly site: string;
@@ -133,7 +136,9 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       HOLDFAST_REDIS_URL: redis.url,
       HOLDFAST_POSTGRES_URL: postgres.url,
       HOLDFAST_NODE: 'cloud-1',
-      ...options.cloudEnv,
+      ...(typeof options.cloudEnv === 'function'
+        ? await options.cloudEnv({ nats, redis, postgres })
+        : options.cloudEnv),
     };
     const cloudProcess = () =>
       nodeProcess({
@@ -164,7 +169,9 @@ export async function startStack(options: StackOptions): Promise<Stack> {
             HOLDFAST_MQTT_URL: (await options.gatewayMqttUrl?.(mqttUrl, { site, gateway })) ?? mqttUrl,
             HOLDFAST_NATS_URL: (await options.gatewayNatsUrl?.(natsUrl, { site, gateway })) ?? natsUrl,
             HOLDFAST_DATA_DIR: join(directory, 'gateways', site, gateway),
-            ...options.gatewayEnv,
+            ...(typeof options.gatewayEnv === 'function'
+              ? options.gatewayEnv({ site, gateway })
+              : options.gatewayEnv),
           },
         });
         await gatewayProcess.start();

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { viewStoredTwin } from '../../cloud/twin-json.ts';
-import { compareCounters, storedCounters } from '../../deploy/lab/stored-counters.ts';
+import { compareCounters, storedCounters } from '../../deploy/faults/stored-counters.ts';
 import type { Journal } from './publisher.ts';
 import { gatewayEntries, type Scene, until } from './scene.ts';
 

@@ -1,11 +1,11 @@
 /** The lab's count finds what is gone, double or made up, and blames the broker only for what is the broker's. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { messageKey } from '../../deploy/lab/broker-tap.ts';
-import { type CountInput, count } from '../../deploy/lab/count.ts';
-import type { DeviceJournal } from '../../deploy/lab/devices.ts';
+import { messageKey } from '../../deploy/faults/broker-tap.ts';
+import { type CountInput, count } from '../../deploy/faults/count.ts';
+import type { DeviceJournal } from '../../deploy/faults/devices.ts';
+import type { StoredCounter } from '../../deploy/faults/stored-counters.ts';
 import { isClean } from '../../deploy/lab/report.ts';
-import type { StoredCounter } from '../../deploy/lab/stored-counters.ts';
 
 const KILLED_AT = 1_000_000;
 

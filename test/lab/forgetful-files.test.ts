@@ -6,8 +6,8 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
-import { forgetfulFiles } from '../../deploy/lab/forgetful-files.ts';
-import { randomFrom } from '../../deploy/lab/random.ts';
+import { forgetfulFiles } from '../../deploy/faults/forgetful-files.ts';
+import { randomFrom } from '../../deploy/faults/random.ts';
 import { codeOf, type FileOperations, nodeFiles, type OpenFile } from '../../edge-gateway/log/files.ts';
 
 function folder(t: TestContext): string {

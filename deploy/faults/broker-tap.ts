@@ -1,6 +1,6 @@
 /**
  * A listener on the wire between broker and gateway: which messages the broker handed over, and which of them the gateway
- * acknowledged. It is how the lab tells what the broker lost from what Holdfast lost (A), without a word of Holdfast's.
+ * acknowledged. It is how lab and chaos tell what the broker lost from what Holdfast lost (A), without a word of Holdfast's.
  *
  *   broker ──PUBLISH──▶ tap ──▶ gateway ──PUBACK──▶ tap ──▶ broker
  */

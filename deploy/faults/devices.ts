@@ -1,5 +1,5 @@
 /**
- * The lab's devices: MQTT 5, QoS 1, persistent sessions, and a journal of what the broker acknowledged, read off the wire.
+ * Devices under observation: MQTT 5, QoS 1, persistent sessions, and a journal of what the broker acknowledged, read off the wire.
  * What had no PUBACK when a connection broke is sent again under the same packet id, as a device must.
  *
  * Every message carries the device's own counter `n` and a value that follows from it. Four of five devices add their own
@@ -39,14 +39,9 @@ const TICK_MS = 10;
 const NOBODY_THERE = 16;
 const SESSION_EXPIRY_SECONDS = 3600;
 
-/** Follows from device and counter, so that a value in history can be checked. */
-export const checkValue = (index: number, n: number): number => ((index * 7919 + n * 104_729) % 10_000) / 100;
-
-const deviceName = (index: number): string => `lab-${index}`;
-
-/** The message's key (`messageKey`) from its topic and payload; null when it is none of the lab's. */
+/** The message's key (`messageKey`) from its topic and payload; null when it is none of these devices'. */
 export function keyOfMessage(topic: string, payload: Buffer): string | null {
-  const device = /^devices\/(lab-\d+)\/telemetry$/.exec(topic)?.[1];
+  const device = /^devices\/([^/]+)\/telemetry$/.exec(topic)?.[1];
   const n = /"n":(\d+)/.exec(payload.toString('latin1'))?.[1];
   return device && n ? messageKey(device, Number(n)) : null;
 }
@@ -54,13 +49,16 @@ export function keyOfMessage(topic: string, payload: Buffer): string | null {
 export async function startDevices(options: {
   url: string;
   count: number;
+  name: (index: number) => string;
+  /** Follows from device and counter, so that a value in history can be checked. */
+  value: (index: number, n: number) => number;
   /** Of all together. */
   messagesPerSecond: number;
 }): Promise<Devices> {
   const journals = Array.from(
     { length: options.count },
     (_, index): DeviceJournal => ({
-      device: deviceName(index),
+      device: options.name(index),
       ownTimestamps: index % 5 !== 4,
       published: 0,
       acknowledged: new Map(),
@@ -107,7 +105,7 @@ export async function startDevices(options: {
     published++;
     const ts = Math.max(Date.now(), lastTimestamp[index]! + 1);
     lastTimestamp[index] = ts;
-    const reading = { n, v: checkValue(index, n) };
+    const reading = { n, v: options.value(index, n) };
     const payload = JSON.stringify(journal.ownTimestamps ? { ts, ...reading } : reading);
     clients[index]!.publish(`devices/${journal.device}/telemetry`, payload, { qos: 1 });
   }

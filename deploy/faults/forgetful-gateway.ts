@@ -1,5 +1,5 @@
 /**
- * The gateway on a disk that forgets: the product's own, configured by the same environment, with the lab's file system
+ * The gateway on a disk that forgets: the product's own, configured by the same environment, with that file system
  * under its log. SIGKILL of this process is a power cut; told to "keep" before, it is a kill on a machine that lives on.
  */
 import { existsSync, readdirSync } from 'node:fs';
@@ -22,7 +22,7 @@ const logDirectory = join(config.dataDirectory, 'log');
 /** Every start draws other luck. */
 const starts = existsSync(logDirectory) ? readdirSync(logDirectory).length : 0;
 const random = randomFrom(Number(process.env.HOLDFAST_LAB_SEED ?? 0) + starts);
-const files = await forgetfulFiles(logDirectory, random);
+const files = await forgetfulFiles(logDirectory, random, Number(process.env.HOLDFAST_LAB_SYNC_MS ?? 0));
 
 const started = await startGateway({ config, mapping: NO_MAPPING, logger, files });
 if (started.outcome === 'refused') {
@@ -34,7 +34,7 @@ process.on('message', message => {
   if ((message as { type?: string }).type !== 'keep') return;
   files.keep().then(
     () => process.send?.({ type: 'kept' }),
-    error => logger.error({ err: error }, 'the disk of the lab failed'),
+    error => logger.error({ err: error }, 'the disk that forgets failed'),
   );
 });
 process.send?.({ type: 'ready' });

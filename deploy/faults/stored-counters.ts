@@ -1,6 +1,6 @@
 /**
  * History against what devices were promised, by the devices' own counters and never by Holdfast's sequences (invariants
- * A, B). The lab, the demo and the end-to-end tests all count with this.
+ * A, B). The lab, chaos, the demo and the end-to-end tests all count with this.
  */
 import type pg from 'pg';
 

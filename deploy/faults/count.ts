@@ -5,11 +5,10 @@
 import type pg from 'pg';
 import type { BrokerTap } from './broker-tap.ts';
 import { messageKey } from './broker-tap.ts';
-import { checkValue, type DeviceJournal, type Puback } from './devices.ts';
-import { LAB_SITE } from './site.ts';
+import type { DeviceJournal, Puback } from './devices.ts';
 import { compareCounters, type StoredCounter, storedCounters } from './stored-counters.ts';
 
-export interface LabCount {
+export interface MessageCount {
   readonly published: number;
   /** The device saw the broker's PUBACK. */
   readonly acknowledged: number;
@@ -35,7 +34,7 @@ export interface LabCount {
 }
 
 export interface Verdict {
-  readonly count: LabCount;
+  readonly count: MessageCount;
   /** One line each, about the first few messages that are lost, double or made up. */
   readonly details: readonly string[];
 }
@@ -123,42 +122,50 @@ const isForgotten = (puback: Puback, brokerKilledAt: readonly number[]): boolean
 /** Everything that {@link count} needs of history. */
 export async function readHistory(
   postgres: pg.Pool,
+  site: string,
   journals: readonly DeviceJournal[],
+  valueFor: (index: number, n: number) => number,
 ): Promise<Pick<CountInput, 'stored' | 'ledger' | 'wrongValues'>> {
   const devices = journals.map(({ device }) => device);
   const ledger = await postgres.query<{ late: number; thinned: number }>(
     `select coalesce(sum(late), 0)::int as late, coalesce(sum(thinned), 0)::int as thinned
        from holdfast.gateway_log where site = $1`,
-    [LAB_SITE],
+    [site],
   );
   return {
-    stored: await storedCounters(postgres, { site: LAB_SITE, devices, metric: 'n' }),
+    stored: await storedCounters(postgres, { site, devices, metric: 'n' }),
     ledger: ledger.rows[0]!,
-    wrongValues: await wrongValues(postgres, devices),
+    wrongValues: await wrongValues(postgres, site, devices, valueFor),
   };
 }
 
 /** Every value in history is the one that its device published under that counter. */
-async function wrongValues(postgres: pg.Pool, devices: readonly string[]): Promise<string[]> {
+async function wrongValues(
+  postgres: pg.Pool,
+  site: string,
+  devices: readonly string[],
+  valueFor: (index: number, n: number) => number,
+): Promise<string[]> {
   const { rows } = await postgres.query<{ device: string; n: number | null; v: number | null }>(
     `select device, max(value) filter (where metric = 'n') as n, max(value) filter (where metric = 'v') as v
        from holdfast.reading where site = $1 and device = any ($2) and metric in ('n', 'v')
       group by device, log, sequence, element`,
-    [LAB_SITE, devices],
+    [site, devices],
   );
   return rows
-    .filter(({ device, n, v }) => n === null || v !== checkValue(devices.indexOf(device), n))
+    .filter(({ device, n, v }) => n === null || v !== valueFor(devices.indexOf(device), n))
     .map(({ device, n, v }) => `wrong: ${device} ${n} has the value ${v}`);
 }
 
 /** Whether all that the gateway acknowledged to the broker is in history. */
 export async function allTakenIsStored(
   postgres: pg.Pool,
+  site: string,
   journals: readonly DeviceJournal[],
   tap: Pick<BrokerTap, 'acknowledged'>,
 ): Promise<boolean> {
   const devices = journals.map(({ device }) => device);
-  const stored = await storedCounters(postgres, { site: LAB_SITE, devices, metric: 'n' });
+  const stored = await storedCounters(postgres, { site, devices, metric: 'n' });
   const found = new Set(stored.map(({ device, n }) => messageKey(device, n)));
   for (const key of tap.acknowledged) if (!found.has(key)) return false;
   return true;

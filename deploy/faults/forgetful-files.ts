@@ -12,6 +12,7 @@
  */
 import * as fs from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { codeOf, type FileOperations, nodeFiles, type OpenFile } from '../../edge-gateway/log/files.ts';
 
 export interface ForgetfulFiles extends FileOperations {
@@ -45,8 +46,13 @@ const systemError = (code: string, path: string): Error =>
 /**
  * @param root exists from then on; what is beside or above it is left to the real file system
  * @param random numbers of [0, 1)
+ * @param syncMs how long a sync of a file takes at least, as on a slow card
  */
-export async function forgetfulFiles(root: string, random: () => number): Promise<ForgetfulFiles> {
+export async function forgetfulFiles(
+  root: string,
+  random: () => number,
+  syncMs = 0,
+): Promise<ForgetfulFiles> {
   const side = `${root}.unsynced`;
   await fs.rm(side, { recursive: true, force: true });
   await fs.mkdir(side, { recursive: true });
@@ -140,6 +146,7 @@ export async function forgetfulFiles(root: string, random: () => number): Promis
 
   async function syncImage(image: Image): Promise<void> {
     const covered = image.pending.length;
+    if (syncMs > 0) await sleep(syncMs);
     const handle = await fs.open(image.place, 'r+').catch(error => {
       // Removed while it was open.
       const isThere = [...entries.values()].some(entry => entry.kind === 'file' && entry.image === image);

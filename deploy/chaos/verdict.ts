@@ -1,0 +1,176 @@
+/**
+ * What became of everything, once all is healed: journals of the devices and of the wire against history, history against the twins
+ * wherever they are kept or shown, and the incidents against the teeth of the saw.
+ */
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { viewStoredTwin } from '../../cloud/twin-json.ts';
+import { count, type MessageCount, readHistory } from '../faults/count.ts';
+import type { Devices } from '../faults/devices.ts';
+import type { StoredCounter } from '../faults/stored-counters.ts';
+import type { ChaosCluster } from './cluster.ts';
+import { CHAOS_RULE, chaosValue, type FoundIncident, wrongIncidents } from './incidents.ts';
+
+export interface Verdict {
+  /** Of all sites together. */
+  readonly messages: MessageCount;
+  /** Rows beyond the first that two gateways of a site have of one message: the broker gave it to both. */
+  readonly repeatedBetweenGateways: number;
+  /** One line per twin that is not the fold of history. */
+  readonly wrongTwins: readonly string[];
+  readonly wrongIncidents: readonly string[];
+  readonly incidents: number;
+  readonly details: readonly string[];
+  /** Whether the last message of every device is in history. */
+  readonly complete: boolean;
+}
+
+const FIGURES = [
+  'published',
+  'acknowledged',
+  'stored',
+  'late',
+  'thinned',
+  'lost',
+  'lost_at_broker',
+  'duplicates',
+  'repeated_unmarked',
+  'phantoms',
+] as const satisfies readonly (keyof MessageCount)[];
+
+export async function judge(
+  cluster: ChaosCluster,
+  fleet: ReadonlyMap<string, Devices>,
+  brokerKilledAt: ReadonlyMap<string, readonly number[]>,
+): Promise<Verdict> {
+  const total = Object.fromEntries(FIGURES.map(name => [name, 0])) as Record<keyof MessageCount, number>;
+  const details: string[] = [];
+  const wrongTwins: string[] = [];
+  const incidentsWrong: string[] = [];
+  let repeatedBetweenGateways = 0;
+  let incidents = 0;
+  let complete = true;
+  for (const [site, { journals }] of fleet) {
+    const history = await readHistory(cluster.database, site, journals, chaosValue);
+    const shared = await repeatedByOtherBoxes(cluster, site);
+    const stored = history.stored.map((row): StoredCounter => {
+      const forgiven = Math.min(row.times - 1, shared.get(`${row.device} ${row.n}`) ?? 0);
+      repeatedBetweenGateways += forgiven;
+      return { ...row, times: row.times - forgiven };
+    });
+    const verdict = count({
+      journals,
+      tap: cluster.taps.get(site)!,
+      brokerKilledAt: brokerKilledAt.get(site) ?? [],
+      ...history,
+      stored,
+    });
+    for (const name of FIGURES) total[name] += verdict.count[name];
+    details.push(...verdict.details.map(line => `${site}: ${line}`));
+
+    const found = Map.groupBy(stored, row => row.device);
+    for (const { device, published } of journals) {
+      if (!found.get(device)?.some(({ n }) => n === published)) complete = false;
+    }
+    wrongTwins.push(...(await twinsThatDiffer(cluster, site)));
+    const counters = new Map([...found].map(([device, rows]) => [device, rows.map(({ n }) => n)]));
+    const there = await foundIncidents(cluster, site);
+    incidents += there.length;
+    incidentsWrong.push(...wrongIncidents(journals, counters, there).map(line => `${site}: ${line}`));
+  }
+  return {
+    messages: total,
+    repeatedBetweenGateways,
+    wrongTwins,
+    wrongIncidents: incidentsWrong,
+    incidents,
+    details,
+    complete,
+  };
+}
+
+/**
+ * Of messages that are in history more than once: how many of the rows come from another box than the first. Two boxes that stand
+ * in for one another, or that fight for one name, may both be given a message, and no rule can tell that from two equal readings.
+ */
+async function repeatedByOtherBoxes(cluster: ChaosCluster, site: string): Promise<Map<string, number>> {
+  const { rows } = await cluster.database.query<{ device: string; n: number; logs: string[] }>(
+    `select r.device, r.value as n, array_agg(l.gateway || ' ' || l.log_id) as logs
+       from holdfast.reading r join holdfast.gateway_log l on l.id = r.log
+      where r.site = $1 and r.metric = 'n' group by 1, 2 having count(*) > 1`,
+    [site],
+  );
+  const seconds = new Set<string>();
+  for (const gateway of cluster.gateways) {
+    const folder = join(cluster.directory, 'images', `${gateway.site}-${gateway.gateway}-duplicate`, 'log');
+    if (existsSync(folder)) for (const logId of readdirSync(folder)) seconds.add(logId);
+  }
+  return new Map(
+    rows.map(({ device, n, logs }) => {
+      const boxes = logs.map(log => {
+        const [gateway, logId] = log.split(' ') as [string, string];
+        return seconds.has(logId) ? `second ${gateway}` : gateway;
+      });
+      return [`${device} ${n}`, new Set(boxes).size - 1];
+    }),
+  );
+}
+
+/** The twin is the fold of history (C): by time, then log, sequence and element. */
+async function twinsThatDiffer(cluster: ChaosCluster, site: string): Promise<string[]> {
+  const { rows: newest } = await cluster.database.query<{ device: string; value: number; at: number }>(
+    `select distinct on (r.device) r.device, r.value, extract(epoch from r.time)::float8 * 1000 as at
+       from holdfast.reading r join holdfast.gateway_log l on l.id = r.log
+      where r.site = $1 and r.metric = 'n'
+      order by r.device, r.time desc, l.log_id collate "C" desc, r.sequence desc, r.element desc`,
+    [site],
+  );
+  const wrong: string[] = [];
+  const compare = (where: string, twins: ReadonlyMap<string, { value: unknown; at: number } | undefined>) => {
+    for (const { device, value, at } of newest) {
+      const found = twins.get(device);
+      if (found && found.value === value && Math.abs(found.at - at) < 1) continue;
+      const is = found ? `${found.value} of ${new Date(found.at).toISOString()}` : 'not there';
+      wrong.push(
+        `twin ${site}/${device} ${where} is ${is}, in history ${value} of ${new Date(at).toISOString()}`,
+      );
+    }
+  };
+  const { rows: checkpoint } = await cluster.database.query<{ device: string; state: string }>(
+    'select device, state from holdfast.twin where site = $1',
+    [site],
+  );
+  compare(
+    'in the checkpoint',
+    new Map(checkpoint.map(({ device, state }) => [device, viewStoredTwin(site, device, state).metrics.n])),
+  );
+  for (const node of cluster.nodes) {
+    const response = await fetch(`${node.url}/twins?site=${site}&limit=1000`, {
+      signal: AbortSignal.timeout(5000),
+    });
+    const { twins = [] } = (await response.json()) as {
+      twins?: { device: string; metrics: { n?: { value: number; at: number } } }[];
+    };
+    compare(`over ${node.name}`, new Map(twins.map(({ device, metrics }) => [device, metrics.n])));
+  }
+  return wrong;
+}
+
+async function foundIncidents(cluster: ChaosCluster, site: string): Promise<FoundIncident[]> {
+  const { rows } = await cluster.database.query<{ id: string; device: string; cleared: boolean }>(
+    `select id, device, cleared_at is not null as cleared from holdfast.incident
+      where site = $1 and rule = $2`,
+    [site, CHAOS_RULE.id],
+  );
+  const { rows: messages } = await cluster.database.query<{ place: string; n: number }>(
+    `select l.log_id || ':' || r.sequence || '.' || r.element as place, r.value as n
+       from holdfast.reading r join holdfast.gateway_log l on l.id = r.log
+      where r.site = $1 and r.metric = 'n'`,
+    [site],
+  );
+  const counterAt = new Map(messages.map(({ place, n }) => [place, n]));
+  return rows.map(({ id, device, cleared }) => {
+    const place = id.split(':').slice(-2).join(':');
+    return { id, device, cleared, openedBy: counterAt.get(place) ?? null };
+  });
+}
