@@ -8,6 +8,10 @@ const MiB = 1024 * 1024;
 const DAY_MS = 86_400_000;
 const whole = z.coerce.number().int();
 
+export const roles = ['actors', 'push', 'api'] as const;
+export type Role = (typeof roles)[number];
+const isRole = (text: string): text is Role => (roles as readonly string[]).includes(text);
+
 const Environment = z.object({
   /** nats://user:password@host:port, or several with commas. */
   HOLDFAST_NATS_URL: z.string().refine(isNatsAddress, NATS_ADDRESS_RULE),
@@ -20,6 +24,15 @@ const Environment = z.object({
   HOLDFAST_HTTP_PORT: whole.min(0).max(65_535).default(8080),
   /** Name of this node, shown as the owner of partitions. */
   HOLDFAST_NODE: z.string().default(() => `${hostname()}-${process.pid}`),
+  /** What this node does: `actors` takes partitions, `push` serves dashboards, `api` answers over HTTP. */
+  HOLDFAST_ROLES: z
+    .string()
+    .default(roles.join(','))
+    .transform(text => new Set(text.split(',').map(word => word.trim())))
+    .refine(
+      (names): names is Set<Role> => names.size > 0 && [...names].every(isRole),
+      `one or more of ${roles.join(', ')}, with commas`,
+    ),
   /** Read once, when the history is made; later starts take the history's own. */
   HOLDFAST_PARTITIONS: whole.min(1).max(1024).default(PARTITIONS_DEFAULT),
   HOLDFAST_STREAM_BYTES_MAX: whole.min(MiB).default(1024 * MiB),
@@ -30,6 +43,12 @@ const Environment = z.object({
   HOLDFAST_HISTORY_COMMIT_INTERVAL_MS: whole.min(0).default(100),
   HOLDFAST_RETENTION_DAYS: z.coerce.number().positive().default(90),
   HOLDFAST_TWIN_TTL_DAYS: z.coerce.number().positive().default(30),
+  /** A twin that its gateway has not heard for that long leaves memory, and comes back with its next reading. */
+  HOLDFAST_TWIN_IDLE_MINUTES: z.coerce.number().positive().default(60),
+  /** Who sends it may change things over the API; without one only who comes over loopback may. */
+  HOLDFAST_ADMIN_TOKEN: z.string().min(16, 'must have at least 16 characters').optional(),
+  /** `allow`: webhooks may go to addresses of the private network, and of this machine. */
+  HOLDFAST_WEBHOOK_PRIVATE: z.enum(['refuse', 'allow']).default('refuse'),
   /** Where the demo's links are cut and restored (deploy/demo/links.ts); absent everywhere else. */
   HOLDFAST_DEMO_CONTROL_URL: z.url({ protocol: /^http$/ }).optional(),
   HOLDFAST_LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal']).default('info'),
@@ -42,6 +61,7 @@ export interface CloudConfig {
   httpHost: string;
   httpPort: number;
   node: string;
+  roles: ReadonlySet<Role>;
   partitions: number;
   streamBytesMax: number;
   streamReplicas: number;
@@ -49,6 +69,11 @@ export interface CloudConfig {
   commitIntervalMs: number;
   retentionMs: number;
   twinTtlSeconds: number;
+  twinIdleMs: number;
+  /** Null: changes over loopback only. */
+  adminToken: string | null;
+  /** Whether webhooks may go to private addresses. */
+  webhookPrivate: boolean;
   /** Null: this is no demo. */
   demoControlUrl: string | null;
   logLevel: string;
@@ -75,6 +100,7 @@ export function readCloudConfig(
       httpHost: env.HOLDFAST_HTTP_HOST,
       httpPort: env.HOLDFAST_HTTP_PORT,
       node: env.HOLDFAST_NODE,
+      roles: env.HOLDFAST_ROLES,
       partitions: env.HOLDFAST_PARTITIONS,
       streamBytesMax: env.HOLDFAST_STREAM_BYTES_MAX,
       streamReplicas: env.HOLDFAST_STREAM_REPLICAS,
@@ -82,6 +108,9 @@ export function readCloudConfig(
       commitIntervalMs: env.HOLDFAST_HISTORY_COMMIT_INTERVAL_MS,
       retentionMs: env.HOLDFAST_RETENTION_DAYS * DAY_MS,
       twinTtlSeconds: Math.round((env.HOLDFAST_TWIN_TTL_DAYS * DAY_MS) / 1000),
+      twinIdleMs: env.HOLDFAST_TWIN_IDLE_MINUTES * 60_000,
+      adminToken: env.HOLDFAST_ADMIN_TOKEN ?? null,
+      webhookPrivate: env.HOLDFAST_WEBHOOK_PRIVATE === 'allow',
       demoControlUrl: env.HOLDFAST_DEMO_CONTROL_URL ?? null,
       logLevel: env.HOLDFAST_LOG_LEVEL,
     },

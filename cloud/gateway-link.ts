@@ -75,13 +75,28 @@ export async function openGatewayLink(options: {
   let listeningSince = Date.now();
   const waiting: Asked[] = [];
   let answering = 0;
-  const subscription: Subscription = nats.subscribe(HELLO_FILTER, {
-    queue: 'hello',
-    callback(error, message) {
-      if (error) logger.error({ err: error }, 'hello service ended');
-      else receive(message);
-    },
-  });
+  // Every node hears every gateway; one of them answers, and writes down what it heard.
+  const subscriptions: Subscription[] = [
+    nats.subscribe(HELLO_FILTER, {
+      callback(error, message) {
+        if (!error) note(message);
+      },
+    }),
+    nats.subscribe(HELLO_FILTER, {
+      queue: 'hello',
+      callback(error, message) {
+        if (error) logger.error({ err: error }, 'hello service ended');
+        else receive(message);
+      },
+    }),
+  ];
+
+  function note(message: Msg): void {
+    const address = parseHelloSubject(message.subject);
+    if (!address) return;
+    const hello = readHello(message);
+    if (typeof hello !== 'string') remember({ ...address, lastHelloAt: Date.now(), report: hello.report });
+  }
 
   function receive(message: Msg): void {
     const address = parseHelloSubject(message.subject);
@@ -91,9 +106,7 @@ export async function openGatewayLink(options: {
       reply(message, { outcome: 'refused', reason: hello });
       return;
     }
-    const presence = { ...address, lastHelloAt: Date.now(), report: hello.report };
-    remember(presence);
-    memory.heard(presence, hello.ends);
+    memory.heard({ ...address, lastHelloAt: Date.now(), report: hello.report }, hello.ends);
     if (waiting.length >= ANSWERS_WAITING_MAX) {
       reply(message, { outcome: 'unavailable', reason: 'too many gateways ask at the same time' });
       return;
@@ -194,7 +207,7 @@ export async function openGatewayLink(options: {
       }
     },
     close() {
-      subscription.unsubscribe();
+      for (const subscription of subscriptions) subscription.unsubscribe();
       for (const { message } of waiting.splice(0)) {
         reply(message, { outcome: 'unavailable', reason: 'this cloud node is closing' });
       }

@@ -1,44 +1,71 @@
 /**
  * Live state in Redis: what dashboards and the API read, and what a node that takes over goes on from.
  *
- *   {site}:fence         the highest epoch that has written for the site (D)
+ *   {site}:fence         the epoch of the site's owner; only it writes (D)
+ *   {site}:whole         there once the owner has written every twin: a site without it is being filled
  *   {site}:twins         sorted set: device → last write in ms, the list of the site's twins
  *   {site}:twin:<device> the twin as stored JSON, with a time to live
  *   {site}:outbox        hash: incident id → transition not yet in history
+ *   {site}:told          list: the last ones that history has, newest first, for a history that was restored from a backup
  *
  * `{site}` is the Redis Cluster hash tag: a site lives in one slot. Redis is losable: after it came back empty or
  * older, the owner writes everything again from its memory (R). A new connection may write only after
- * `confirmLease` has read the lease again.
+ * `confirmLease` has read the lease again, and a site only after it was fenced: a fence that is gone under a living
+ * connection (FLUSHALL) is noticed by the next write, and every two seconds by who owns the site.
  */
 import { readFile } from 'node:fs/promises';
 import { Redis, type Result } from 'ioredis';
 import type { Logger } from 'pino';
-import type { IncidentTransition, TwinState } from './actors/twin.ts';
+import type { IncidentTransition } from './actors/incident.ts';
+import type { TwinState } from './actors/twin.ts';
 import { restoreTwin, storeTwin, type TwinView, viewStoredTwin } from './twin-json.ts';
 
 declare module 'ioredis' {
   interface RedisCommander<Context> {
     writeTwins(...keyCountKeysAndArguments: string[]): Result<number, Context>;
+    fenceSite(fence: string, whole: string, epoch: string): Result<number, Context>;
+    removeTwins(...keyCountKeysAndArguments: string[]): Result<number, Context>;
   }
 }
 
-export type WriteOutcome = 'written' | 'stale-epoch' | 'unavailable';
+/** `unfenced`: this Redis came back empty or older; the site has to be fenced, and written, again. */
+export type WriteOutcome = 'written' | 'stale-epoch' | 'unfenced' | 'unavailable';
+export type FenceOutcome = 'fenced' | 'stale-epoch' | 'unavailable';
 
 /** Twins per script call: keeps one call under some 2 ms, so that readers are never held up for long. */
 const TWINS_PER_CALL = 500;
 const READ_CHUNK = 500;
+/** Incidents of a site that a history restored from a backup gets back. */
+const TOLD_MAX = 1000;
 const READER_WAIT_MS = 2000;
 
 export interface LiveState {
+  /** From now on no earlier epoch writes for the site. Comes before it is loaded. */
+  fenceSite(site: string, epoch: number): Promise<FenceOutcome>;
+  /** Every twin is written: readers may have them. */
+  markWhole(site: string): Promise<void>;
+  /** Those of the sites that have lost their fence of this epoch; empty when Redis does not answer. */
+  unfenced(sites: ReadonlyMap<string, number>): Promise<string[]>;
   writeTwins(
     site: string,
     epoch: number,
     twins: readonly TwinState[],
     transitions: readonly IncidentTransition[],
   ): Promise<WriteOutcome>;
-  /** All that is stored of a site; null when Redis does not answer. */
-  loadSite(site: string): Promise<{ twins: TwinState[]; outbox: IncidentTransition[] } | null>;
+  /**
+   * All that is stored of a site; null when Redis does not answer. Twins of which `isKnown` says so, from their stored
+   * text, are left out: reading the text of a large site is most of the time that a takeover takes.
+   */
+  loadSite(
+    site: string,
+    isKnown?: (device: string, text: string) => boolean,
+  ): Promise<{ twins: TwinState[]; outbox: IncidentTransition[] } | null>;
+  /** History has them. */
   forgetOutbox(site: string, incidents: readonly string[]): Promise<void>;
+  /** The last incidents that history had; empty when Redis does not answer. */
+  told(site: string): Promise<IncidentTransition[]>;
+  /** Twins that go by another name now. */
+  removeTwins(site: string, epoch: number, devices: readonly string[]): Promise<WriteOutcome>;
   twin(site: string, device: string): Promise<TwinView | null>;
   twins(site: string, devices: readonly string[]): Promise<TwinView[]>;
   devices(site: string): Promise<string[]>;
@@ -48,9 +75,11 @@ export interface LiveState {
 
 const keys = {
   fence: (site: string) => `{${site}}:fence`,
+  whole: (site: string) => `{${site}}:whole`,
   index: (site: string) => `{${site}}:twins`,
   twin: (site: string, device: string) => `{${site}}:twin:${device}`,
   outbox: (site: string) => `{${site}}:outbox`,
+  told: (site: string) => `{${site}}:told`,
 };
 
 export async function openLiveState(options: {
@@ -59,11 +88,18 @@ export async function openLiveState(options: {
   logger: Logger;
   /** A connection is new: writing goes on when the promise resolves. Must read the lease again (D). */
   confirmLease: () => Promise<void>;
-  /** Writing goes on: whatever Redis missed, or lost, has to be written again (R). Readers wait for that to be done. */
+  /** Writing goes on: whatever Redis missed, or lost, has to be written again (R). */
   onWritable: () => unknown;
+  /** Whether history has the site: one that Redis does not have is being filled then, and else unknown. */
+  isKnown: (site: string) => Promise<boolean>;
 }): Promise<LiveState> {
   const { logger, twinTtlSeconds } = options;
-  const script = await readFile(new URL('./live-state.lua', import.meta.url), 'utf8');
+  const script = (name: string) => readFile(new URL(name, import.meta.url), 'utf8');
+  const scripts = {
+    writeTwins: { lua: await script('./live-state.lua') },
+    fenceSite: { lua: await script('./live-state-fence.lua'), numberOfKeys: 2 },
+    removeTwins: { lua: await script('./live-state-remove.lua') },
+  };
   const settings = {
     // A command that was not answered must never be sent again on another connection (D).
     autoResendUnfulfilledCommands: false,
@@ -75,11 +111,9 @@ export async function openLiveState(options: {
     retryStrategy: (attempt: number) => Math.min(50 * 2 ** attempt, 1000) * (0.5 + Math.random()),
   };
   const { promise: firstConnection, resolve: resolveFirst } = Promise.withResolvers<void>();
-  const writer = new Redis(options.url, { ...settings, scripts: { writeTwins: { lua: script } } });
+  const writer = new Redis(options.url, { ...settings, scripts });
   const reader = new Redis(options.url, settings);
   let mayWrite = false;
-  /** False while a Redis that came back is filled again: half a fleet must not be taken for the whole. */
-  let mayRead = false;
   let connection = 0;
   let closed = false;
 
@@ -93,7 +127,6 @@ export async function openLiveState(options: {
   reader.on('error', onError);
   writer.on('close', () => {
     mayWrite = false;
-    mayRead = false;
   });
   writer.on('ready', () => {
     const mine = ++connection;
@@ -108,7 +141,6 @@ export async function openLiveState(options: {
         lastReason = '';
         logger.info('redis: connected');
         await options.onWritable();
-        if (mine === connection && mayWrite) mayRead = true;
         resolveFirst();
       } catch (error) {
         logger.warn({ reason: (error as Error).message }, 'redis: lease not confirmed, connecting again');
@@ -155,7 +187,8 @@ export async function openLiveState(options: {
     }
     try {
       const answers = await Promise.all(calls);
-      return answers.includes(0) ? 'stale-epoch' : 'written';
+      if (answers.includes(0)) return 'stale-epoch';
+      return answers.includes(-1) ? 'unfenced' : 'written';
     } catch (error) {
       logger.warn({ site, reason: (error as Error).message }, 'redis: write failed');
       return 'unavailable';
@@ -179,15 +212,53 @@ export async function openLiveState(options: {
   }
 
   const devices = (site: string) => reader.zrange(keys.index(site), '0', '-1');
-  const whole = async () => {
-    if (!mayRead) throw new Error('redis: not connected, or being filled again');
+  /** Half a site must not be taken for the whole. @returns false for one that nobody knows */
+  const whole = async (site: string): Promise<boolean> => {
+    if ((await reader.exists(keys.whole(site))) === 1) return true;
+    if (!(await options.isKnown(site))) return false;
+    throw new Error(`redis: site ${site} is being filled again`);
   };
 
   return {
     writeTwins,
-    async loadSite(site) {
+    async fenceSite(site, epoch) {
+      if (!mayWrite) return 'unavailable';
       try {
-        const restored = await readTwins(site, await devices(site), restoreTwin);
+        const answer = await writer.fenceSite(keys.fence(site), keys.whole(site), String(epoch));
+        return answer === 1 ? 'fenced' : 'stale-epoch';
+      } catch (error) {
+        logger.warn({ site, reason: (error as Error).message }, 'redis: site not fenced');
+        return 'unavailable';
+      }
+    },
+    async markWhole(site) {
+      try {
+        if (mayWrite) await writer.set(keys.whole(site), '1');
+      } catch (error) {
+        logger.warn({ site, reason: (error as Error).message }, 'redis: site not marked as whole');
+      }
+    },
+    async unfenced(sites) {
+      if (!mayWrite || sites.size === 0) return [];
+      const names = [...sites.keys()];
+      try {
+        const pipeline = reader.pipeline();
+        for (const site of names) pipeline.get(keys.fence(site));
+        const answers = (await pipeline.exec()) ?? [];
+        return names.filter((site, index) => {
+          const [error, fence] = answers[index]!;
+          // A later epoch is no reason to fence again: the next write says that the site is lost.
+          return !error && Number(fence ?? -1) < sites.get(site)!;
+        });
+      } catch {
+        return [];
+      }
+    },
+    async loadSite(site, isKnown) {
+      try {
+        const restored = await readTwins(site, await devices(site), (_, device, text) =>
+          isKnown?.(device, text) ? null : restoreTwin(site, device, text),
+        );
         const twins = restored.filter(twin => twin !== null);
         const outbox = Object.values(await reader.hgetall(keys.outbox(site)));
         return { twins, outbox: outbox.map(json => JSON.parse(json) as IncidentTransition) };
@@ -201,7 +272,12 @@ export async function openLiveState(options: {
     },
     async forgetOutbox(site, incidents) {
       try {
-        if (incidents.length > 0 && mayWrite) await writer.hdel(keys.outbox(site), ...incidents);
+        if (incidents.length === 0 || !mayWrite) return;
+        const texts = await writer.hmget(keys.outbox(site), ...incidents);
+        const there = texts.filter(text => text !== null);
+        const moved = writer.multi();
+        if (there.length > 0) moved.lpush(keys.told(site), ...there).ltrim(keys.told(site), 0, TOLD_MAX - 1);
+        await moved.hdel(keys.outbox(site), ...incidents).exec();
       } catch (error) {
         logger.warn(
           { site, reason: (error as Error).message },
@@ -209,13 +285,32 @@ export async function openLiveState(options: {
         );
       }
     },
+    async told(site) {
+      try {
+        const texts = await reader.lrange(keys.told(site), 0, -1);
+        return texts.map(text => JSON.parse(text) as IncidentTransition);
+      } catch {
+        return [];
+      }
+    },
+    async removeTwins(site, epoch, devices) {
+      if (!mayWrite) return 'unavailable';
+      const names = [keys.fence(site), keys.index(site), ...devices.map(device => keys.twin(site, device))];
+      try {
+        const answer = await writer.removeTwins(String(names.length), ...names, String(epoch), ...devices);
+        return answer === 1 ? 'written' : answer === 0 ? 'stale-epoch' : 'unfenced';
+      } catch (error) {
+        logger.warn({ site, reason: (error as Error).message }, 'redis: twins not removed');
+        return 'unavailable';
+      }
+    },
     async twin(site, device) {
-      await whole();
+      if (!(await whole(site))) return null;
       const json = await reader.get(keys.twin(site, device));
       return json === null ? null : viewStoredTwin(site, device, json);
     },
-    twins: (site, wanted) => whole().then(() => readTwins(site, wanted, viewStoredTwin)),
-    devices: site => whole().then(() => devices(site)),
+    twins: async (site, wanted) => ((await whole(site)) ? readTwins(site, wanted, viewStoredTwin) : []),
+    devices: async site => ((await whole(site)) ? devices(site) : []),
     get connected() {
       return mayWrite;
     },

@@ -35,6 +35,11 @@ export async function migrate(
     const history = await client.query<{ id: string; partitions: number }>(
       'select id, partitions from holdfast.history',
     );
+    // Nobody owns them yet.
+    await client.query(
+      'insert into holdfast.partition (id) select generate_series(0, $1 - 1) on conflict do nothing',
+      [history.rows[0]!.partitions],
+    );
     return { historyId: history.rows[0]!.id, partitions: history.rows[0]!.partitions };
   } finally {
     await client.query('select pg_advisory_unlock_all()').catch(() => {});

@@ -1,16 +1,22 @@
 /**
- * A cloud node, put together: connections, ownership, partitions, push, API. What is opened registers its release;
- * `close` runs them last in, first out.
+ * A cloud node, put together: connections, ownership, partitions, push, API, as its roles have it. What is opened
+ * registers its release; `close` runs them last in, first out.
  *
- *   NATS ─▶ pumps ─▶ partitions (actors ─▶ Redis ─▶ bus; history ─▶ Postgres ─▶ settled) ; push ◀─ bus
+ *   actors   NATS ─▶ pumps ─▶ partitions (actors ─▶ Redis ─▶ bus; history ─▶ Postgres ─▶ settled)
+ *   push     bus ─▶ dashboards           api   Redis, Postgres ─▶ HTTP
  */
+
+import { randomBytes } from 'node:crypto';
 import { jetstream, jetstreamManager } from '@nats-io/jetstream';
 import { connect, type NatsConnection } from '@nats-io/transport-node';
 import pg from 'pg';
 import type { Logger } from 'pino';
 import { natsAddress } from '../protocol/nats-address.ts';
+import { changeAccess } from './api/http.ts';
 import { registerRoutes } from './api/routes.ts';
-import { openSiteDirectory } from './api/site-directory.ts';
+import { openSiteDirectory, siteNames } from './api/site-directory.ts';
+import { newBackfillGate } from './backfill-gate.ts';
+import { keepOwnership } from './cluster/ownership.ts';
 import type { CloudConfig } from './config.ts';
 import { loadDashboard } from './dashboard-assets.ts';
 import { registerDemoLinks } from './demo-links.ts';
@@ -18,13 +24,15 @@ import { openGatewayLink } from './gateway-link.ts';
 import { type Health, openHealthMonitor, type ServerHealth } from './health.ts';
 import { newBudget } from './history/budget.ts';
 import { openDictionary } from './history/dictionary.ts';
+import { openDelivery } from './incidents/delivery.ts';
 import { openLiveState } from './live-state.ts';
 import { openMetrics } from './metrics.ts';
 import { migrate } from './migrate.ts';
-import { claimPartitions, lostPartition } from './ownership.ts';
 import { type IngestCounters, openPartition, type Partition, type PartitionShared } from './partition.ts';
 import { publishUpdates } from './push/bus.ts';
 import { openPushNode } from './push/push-node.ts';
+import { registerRegistryApi } from './registry/api.ts';
+import { openRegistry } from './registry/registry.ts';
 import { openRuleBook } from './rule-book.ts';
 import { ensureStream, type StreamState } from './stream.ts';
 import { purgeHandled } from './stream-purge.ts';
@@ -45,15 +53,25 @@ const POSTGRES_CONNECT_MS = 5000;
 const POSTGRES_STATEMENT_MS = 30_000;
 /** PostgreSQL frees the locks of a transaction whose client has gone silent. */
 const POSTGRES_IDLE_TRANSACTION_MS = 60_000;
-const FENCED_EXIT_CODE = 3;
+/** All nodes hear it: a partition may be free. */
+const NUDGE_SUBJECT = 'cluster.nudge';
+const FENCE_CHECK_MS = 2000;
+const LINK_CHECK_MS = 1000;
+const REGISTRY_REFRESH_MS = 5000;
+const PASSIVATION_MS = 60_000;
 const RULES_REFRESH_MS = 5000;
 const GATEWAYS_FLUSH_MS = 5000;
 const HOUSEKEEPING_MS = 30_000;
 const STREAM_CHECK_MS = 5000;
 const DRAIN_MS = 8000;
+const LEASE_TIMEOUT_MS = 3000;
+/** Longer than nats-server takes to restart. */
+const NATS_PATIENCE_MS = 3000;
+const POSTGRES_STARTING_MS = 60_000;
 /** Above DRAIN_MS and the time limit of a NATS request together: the pumps' last one is waited for. */
 const RELEASE_MS = 15_000;
 const QUARANTINE_ROWS_MAX = 100_000;
+const FAILED_TWINS_SHOWN = 20;
 const HOUR_MS = 3_600_000;
 const DAY_MS = 86_400_000;
 
@@ -75,8 +93,6 @@ export async function startCloudNode(
     closing = true;
     return releaseAll(releases, logger);
   };
-  const onFenced = (partition: number) =>
-    onFatal(`fenced: partition ${partition} was taken over by another node`, FENCED_EXIT_CODE);
   const refuse = async (reason: string): Promise<StartOutcome> => {
     await close();
     return { outcome: 'refused', reason };
@@ -116,6 +132,7 @@ export async function startCloudNode(
   );
   if (!connection.ok) return refuse(`NATS: ${connection.reason}`);
   const nats = connection.value;
+  let natsLostAt = 0;
   let natsHealth: ServerHealth = { ok: true, reason: null };
   // Draining asks the server: there is none to wait for while it is away.
   onClose('NATS', () => (natsHealth.ok ? nats.drain() : nats.close()));
@@ -133,7 +150,7 @@ export async function startCloudNode(
   };
   const manager = await jetstreamManager(nats, { checkAPI: false });
   let created = '';
-  let partitionsOpen: Partition[] = [];
+  let partitionsOpen = (): Iterable<Partition> => [];
 
   let locating: Promise<StreamState> | null = null;
   /** All pumps ask at the same time after a reconnect: one question serves them. */
@@ -153,7 +170,7 @@ export async function startCloudNode(
         { was: created, is: state.created },
         'the ingest stream is another one: reading it from its start',
       );
-      for (const partition of partitionsOpen) partition.relocate();
+      for (const partition of partitionsOpen()) partition.relocate();
     }
     created = state.created;
     return state;
@@ -161,21 +178,12 @@ export async function startCloudNode(
   const stream = await attempt(locateStream);
   if (!stream.ok) return refuse(`JetStream: ${stream.reason}`);
 
-  // Before the claim, which takes all from the node that runs now: one that cannot serve must not do that.
+  // Before it takes anything: a node that cannot serve must not do that.
   const app = newApp();
   const listening = await listen(app, config.httpHost, config.httpPort);
   if (listening.outcome === 'refused') {
     return refuse(`HTTP: ${listening.reason}. Set HOLDFAST_HTTP_PORT to another one, or 0 for any.`);
   }
-
-  const claims = await claimPartitions(pool, config.node, partitions);
-  const confirmLease = async () => {
-    const lost = await lostPartition(pool, claims);
-    if (lost !== null) {
-      onFenced(lost);
-      throw new Error('lease lost');
-    }
-  };
 
   const counters: IngestCounters = {
     batches: 0,
@@ -192,12 +200,15 @@ export async function startCloudNode(
     bytes: 0,
     lagMs: 0,
   };
+  const directory = openSiteDirectory(pool);
+  let confirmLeases = async () => {};
   const live = await openLiveState({
     url: config.redisUrl,
     twinTtlSeconds: config.twinTtlSeconds,
     logger,
-    confirmLease,
-    onWritable: () => Promise.all(partitionsOpen.map(partition => partition.rewriteLive())),
+    confirmLease: () => confirmLeases(),
+    onWritable: () => Promise.all([...partitionsOpen()].map(partition => partition.recoverLive())),
+    isKnown: async site => siteNames(await directory.sites()).includes(site),
   });
   onClose('Redis', () => live.close());
   const rules = openRuleBook(pool, logger);
@@ -217,15 +228,40 @@ export async function startCloudNode(
 
   const budget = newBudget(config.historyQueueBytesMax);
   const dictionary = openDictionary(pool);
-  let postgresStarted: string | undefined;
+  let postgresStarted = await dictionary.serverStarted();
+  const registry = openRegistry({
+    pool,
+    nats,
+    logger,
+    onChange(sites) {
+      // A device may have another name now.
+      dictionary.forgetAll();
+      for (const partition of partitionsOpen()) {
+        partition
+          .onRegistryChange(sites)
+          .catch(error => logger.warn({ reason: (error as Error).message }, 'registry: twins not renamed'));
+      }
+    },
+  });
+  onClose('registry', () => registry.close());
+  await registry.refresh();
   const days = await attempt(() => dictionary.ensureDays(daysAround(Date.now())));
   if (!days.ok) logger.warn({ reason: days.reason }, 'history: days not made ahead of time, trying again');
-  const shared: PartitionShared = {
+  const delivery = openDelivery({
+    pool,
+    nats,
+    logger,
+    owned: () => [...partitionsOpen()].map(({ id, epoch }) => ({ id, epoch })),
+    allowPrivate: config.webhookPrivate,
+  });
+  onClose('delivery', () => delivery.close(0));
+  const shared: Omit<PartitionShared, 'confirmLease' | 'onStaleEpoch'> = {
     pool,
     dictionary,
     live,
     stream: jetstream(nats),
     budget,
+    backfillGate: newBackfillGate(),
     logger,
     partitions,
     commitIntervalMs: config.commitIntervalMs,
@@ -235,51 +271,112 @@ export async function startCloudNode(
     rules: rules.rules,
     publish: updates => ifOpen(() => publishUpdates(nats, updates)),
     onSettled: (notices, of, cursors) => ifOpen(() => gateways.announce(notices, of, cursors)),
-    onStaleEpoch: onFenced,
+    delivery,
+    registry,
   };
-  partitionsOpen = claims.map(claim => openPartition(shared, claim));
+  // Heartbeats have a connection of their own: they must not queue behind history.
+  const leasePool = new pg.Pool({
+    connectionString: config.postgresUrl,
+    max: 2,
+    connectionTimeoutMillis: LEASE_TIMEOUT_MS,
+    keepAlive: true,
+    query_timeout: LEASE_TIMEOUT_MS,
+    statement_timeout: LEASE_TIMEOUT_MS,
+  });
+  leasePool.on('error', () => {});
+  onClose('leases', () => leasePool.end());
+  const ownership = keepOwnership<Partition>({
+    pool: leasePool,
+    holder: {
+      id: `${config.node}.${randomBytes(4).toString('hex')}`,
+      name: config.node,
+      actors: config.roles.has('actors'),
+    },
+    partitions,
+    logger,
+    open: (claim): Partition =>
+      openPartition(
+        {
+          ...shared,
+          confirmLease: async (id, epoch): Promise<boolean> => {
+            await ownership.confirm();
+            return ownership.held.get(id)?.epoch === epoch;
+          },
+          onStaleEpoch: (id, epoch) => ownership.lost(id, epoch),
+        },
+        claim,
+      ),
+    // A node that hears nothing of the stream, while others do.
+    fit: () => natsHealth.ok || performance.now() - natsLostAt < NATS_PATIENCE_MS,
+    nudgeAll: () => ifOpen(() => nats.publish(NUDGE_SUBJECT)),
+  });
+  partitionsOpen = () => ownership.held.values();
+  confirmLeases = ownership.confirm;
+  const nudges = nats.subscribe(NUDGE_SUBJECT, { callback: () => ownership.nudged() });
   onClose('partitions', async () => {
-    await Promise.all(partitionsOpen.map(partition => partition.close(DRAIN_MS)));
+    nudges.unsubscribe();
+    await ownership.close(DRAIN_MS);
   });
 
   // Nobody is shown half a fleet.
-  await Promise.all(partitionsOpen.map(partition => partition.activated));
+  await ownership.ready();
+  await Promise.all([...partitionsOpen()].map(partition => partition.activated));
 
-  const push = openPushNode({ app, path: '/push', nats, live, logger });
-  onClose('push', () => push.close());
+  const push = config.roles.has('push') ? openPushNode({ app, path: '/push', nats, live, logger }) : null;
+  onClose('push', () => push?.close());
   const monitor = openHealthMonitor(config.node, counters);
   onClose('health', () => monitor.close());
   const health = (): Health =>
     monitor.report({
-      queued: partitionsOpen.reduce((sum, partition) => sum + partition.queued, 0),
+      queued: [...partitionsOpen()].reduce((sum, partition) => sum + partition.queued, 0),
       budget,
-      push: { clients: push.clients, messagesSent: push.messagesSent },
+      failedTwins: failedTwins(partitionsOpen()),
+      push: { clients: push?.clients ?? 0, messagesSent: push?.messagesSent ?? 0 },
       servers: {
         nats: natsHealth,
         redis: live.connected ? { ok: true, reason: null } : { ok: false, reason: 'not connected' },
         postgres,
       },
     });
+  const access = changeAccess(config.adminToken, config.httpHost);
+  const onError = (route: string, error: unknown) =>
+    logger.warn({ route, reason: (error as Error).message }, 'request failed');
   registerRoutes({
     app,
     pool,
     live,
     gateways,
-    directory: openSiteDirectory(pool),
+    directory,
     health,
     metrics: openMetrics({ health, gateways }),
-    onError: (route, error) => logger.warn({ route, reason: (error as Error).message }, 'request failed'),
+    nats,
+    access,
+    webhookPrivate: config.webhookPrivate,
+    isHidden: (site, device) => registry.of(site, device)?.retired ?? false,
+    onError,
+  });
+  const registryApi = registerRegistryApi({
+    app,
+    pool,
+    registry,
+    dictionary,
+    stream: shared.stream,
+    partitions,
+    retentionMs: config.retentionMs,
+    access,
+    onError,
   });
   registerDemoLinks({
     app,
     controlUrl: config.demoControlUrl,
-    onError: (route, error) => logger.warn({ route, reason: (error as Error).message }, 'request failed'),
+    onError,
   });
   serveDashboard(app, await loadDashboard());
   onClose('HTTP', () => listening.close());
 
   followConnection(nats, {
     onDisconnect: reason => {
+      if (natsHealth.ok) natsLostAt = performance.now();
       natsHealth = { ok: false, reason };
       logger.warn({ reason }, 'nats: disconnected');
     },
@@ -288,8 +385,8 @@ export async function startCloudNode(
       logger.info('nats: connected again');
       gateways.listenAnew();
       // Consumers live in the server's memory and may be gone with it: open new ones at the known positions.
-      for (const partition of partitionsOpen) partition.relocate();
-      push.resync();
+      for (const partition of partitionsOpen()) partition.relocate();
+      push?.resync();
     },
   });
 
@@ -306,6 +403,26 @@ export async function startCloudNode(
     }, ms);
     onClose(what, () => clearInterval(timer));
   };
+  const forEachPartition = (work: (partition: Partition) => Promise<unknown>) => async () => {
+    await Promise.all([...partitionsOpen()].map(work));
+  };
+  every(
+    FENCE_CHECK_MS,
+    forEachPartition(partition => partition.checkFences()),
+    'checking fences',
+  );
+  every(
+    PASSIVATION_MS,
+    forEachPartition(async partition => void partition.passivate(config.twinIdleMs)),
+    'forgetting idle twins',
+  );
+  every(
+    LINK_CHECK_MS,
+    forEachPartition(partition => partition.judgeLinks(gateways)),
+    'judging links',
+  );
+  every(REGISTRY_REFRESH_MS, registry.refresh, 'reading the registry');
+  every(HOUSEKEEPING_MS, registryApi.housekeeping, 'telling twins of what was replayed');
   every(STREAM_CHECK_MS, async () => void (await locateStream()), 'stream check');
   every(RULES_REFRESH_MS, rules.refresh, 'reading rules');
   every(GATEWAYS_FLUSH_MS, gateways.flush, 'noting gateways');
@@ -313,13 +430,13 @@ export async function startCloudNode(
     RULES_REFRESH_MS,
     async () => {
       try {
-        const { rows } = await pool.query<{ started: string }>(
-          'select pg_postmaster_start_time()::text as started',
-        );
+        const { rows } = await pool.query<{ started: string }>('select holdfast.server_started() as started');
         const { started } = rows[0]!;
-        if (postgresStarted !== undefined && started !== postgresStarted) {
+        if (started !== postgresStarted) {
           logger.info('postgres: was restarted, its ledger and names are read again');
           dictionary.forgetAll();
+          // It may be one from a backup.
+          for (const partition of partitionsOpen()) await partition.retell();
         }
         postgresStarted = started;
         postgres = { ok: true, reason: null };
@@ -353,7 +470,7 @@ export async function startCloudNode(
     'forgetting old minutes of the ledger',
   );
 
-  logger.info({ port: listening.port, partitions: claims.length, historyId }, 'cloud node ready');
+  logger.info({ port: listening.port, partitions: ownership.held.size, historyId }, 'cloud node ready');
   return {
     outcome: 'started',
     node: { port: listening.port, close },
@@ -372,6 +489,9 @@ function followConnection(
   })();
 }
 
+/** PostgreSQL is starting up, or goes through its log after a crash. */
+const CANNOT_CONNECT_NOW = '57P03';
+
 /** A migration may take long; waiting for one that another node applies, too. */
 async function migrateUnhurried(config: CloudConfig): ReturnType<typeof migrate> {
   const pool = new pg.Pool({
@@ -382,10 +502,29 @@ async function migrateUnhurried(config: CloudConfig): ReturnType<typeof migrate>
   });
   pool.on('error', () => {});
   try {
-    return await migrate(pool, config.partitions);
+    const startedAt = performance.now();
+    for (;;) {
+      try {
+        return await migrate(pool, config.partitions);
+      } catch (error) {
+        const starting = (error as { code?: string }).code === CANNOT_CONNECT_NOW;
+        if (!starting || performance.now() - startedAt > POSTGRES_STARTING_MS) throw error;
+        await new Promise(resolve => setTimeout(resolve, 200));
+      }
+    }
   } finally {
     await pool.end();
   }
+}
+
+function failedTwins(partitions: Iterable<Partition>): Health['failedTwins'] {
+  const failed: { twin: string; setAside: boolean; reason: string }[] = [];
+  for (const partition of partitions) {
+    for (const { twin, failure } of partition.failures()) {
+      if (failed.length < FAILED_TWINS_SHOWN) failed.push({ twin, ...failure });
+    }
+  }
+  return failed;
 }
 
 /** Yesterday, today and the next two days, as dates of UTC. */

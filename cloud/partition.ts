@@ -7,15 +7,27 @@
  * Invariants: D (everything carries the epoch), H (a bad batch is set aside; the next one goes on), I (a batch whose
  * checksum is wrong is never settled: the gateway sends it again), S (site and gateway come from the subject).
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { JetStreamClient } from '@nats-io/jetstream';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import type { Batch, ReadingsBatch, ThinnedBatch } from '../protocol/batch.ts';
 import { decodeBatch } from '../protocol/batch-codec.ts';
 import { boundClock } from '../protocol/batch-rows.ts';
+import { boundHeartbeat } from '../protocol/heartbeat.ts';
 import type { GatewayId, SiteId } from '../protocol/ids.ts';
-import { type Lane, lanes, parseIngestSubject, partitionOf } from '../protocol/subjects.ts';
-import type { ThresholdRule } from './actors/rule.ts';
+import {
+  type IngestAddress,
+  type Lane,
+  lanes,
+  parseIngestSubject,
+  partitionOf,
+} from '../protocol/subjects.ts';
+import type { RuleIndex } from './actors/rule-index.ts';
+import type { TwinFailure } from './actors/site.ts';
+import type { BackfillGate } from './backfill-gate.ts';
+import type { Claim } from './cluster/leases.ts';
+import type { GatewayLink } from './gateway-link.ts';
 import type { Budget } from './history/budget.ts';
 import type { Dictionary } from './history/dictionary.ts';
 import {
@@ -24,9 +36,12 @@ import {
   openHistoryWriter,
   type SettledNotice,
 } from './history/writer.ts';
+import type { Delivery } from './incidents/delivery.ts';
+import { openLinkWatch } from './link-watch.ts';
 import type { LiveState } from './live-state.ts';
-import type { Claim } from './ownership.ts';
 import { type Pump, type StreamMessage, startPump } from './pump.ts';
+import { applyRegistry, applyRegistryToThinned } from './registry/apply.ts';
+import type { Registry } from './registry/registry.ts';
 import { activateSite, type SiteActor, type TwinUpdates } from './site-actor.ts';
 import type { StreamState } from './stream.ts';
 
@@ -66,20 +81,25 @@ export interface PartitionShared {
   readonly live: LiveState;
   readonly stream: JetStreamClient;
   readonly budget: Budget;
+  readonly backfillGate: BackfillGate;
   readonly logger: Logger;
   readonly partitions: number;
   readonly commitIntervalMs: number;
   readonly retentionMs: number;
   readonly counters: IngestCounters;
   locateStream(): Promise<StreamState>;
-  rules(): readonly ThresholdRule[];
+  rules(): RuleIndex;
+  readonly registry: Pick<Registry, 'site' | 'of'>;
   publish(updates: TwinUpdates): void;
   onSettled(
     notices: readonly SettledNotice[],
     created: string,
     cursors: ReadonlyMap<string, StreamCursor>,
   ): void;
-  onStaleEpoch(partition: number): void;
+  readonly delivery: Pick<Delivery, 'deliverNow' | 'workOff' | 'release'>;
+  /** Whether this node still owns the partition, read from Postgres. Rejects when Postgres does not say. */
+  confirmLease(partition: number, epoch: number): Promise<boolean>;
+  onStaleEpoch(partition: number, epoch: number): void;
 }
 
 export interface Partition {
@@ -88,12 +108,25 @@ export interface Partition {
   readonly sites: ReadonlyMap<string, SiteActor>;
   /** Where history stands, by lane. */
   readonly cursors: ReadonlyMap<string, StreamCursor>;
+  /** Twins that threw, as `site/device`, and why. */
+  failures(): Iterable<{ readonly twin: string; readonly failure: TwinFailure }>;
   /** Batches waiting for history. */
   readonly queued: number;
   relocate(): void;
   /** Resolves when every site that history knew at the start is in Redis, as far as that is possible now. */
   readonly activated: Promise<unknown>;
-  rewriteLive(): Promise<void>;
+  /** Redis came back: every site is fenced and written again. */
+  recoverLive(): Promise<void>;
+  /** Sites that have lost their fence, as a Redis that was emptied under a living connection leaves them, are written again. */
+  checkFences(): Promise<void>;
+  /** Incidents of gateways whose link is dead. */
+  judgeLinks(gateways: Pick<GatewayLink, 'gateways' | 'silentSince'>): Promise<void>;
+  /** History was restored from a backup: tells it again what it may lack. */
+  retell(): Promise<void>;
+  /** What people know of the devices of these sites has changed. */
+  onRegistryChange(sites: readonly string[]): Promise<void>;
+  /** Forgets twins that were idle for that long. @returns how many */
+  passivate(idleMs: number): number;
   close(deadlineMs: number): Promise<void>;
 }
 
@@ -103,13 +136,14 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
   const sites = new Map<string, SiteActor>();
   const cursors = new Map(owned.cursors);
   const activations = new Map<string, Promise<SiteActor>>();
+  const links = openLinkWatch(shared.pool);
   let closing = false;
   let fenced = false;
 
   const onStaleEpoch = () => {
     if (fenced) return;
     fenced = true;
-    shared.onStaleEpoch(id);
+    shared.onStaleEpoch(id, epoch);
   };
 
   const writer: HistoryWriter = openHistoryWriter({
@@ -131,7 +165,9 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
       const created = (moves[0] ?? cursors.get('live'))?.created;
       if (notices.length > 0 && created !== undefined) shared.onSettled(notices, created, cursors);
       const bySite = Map.groupBy(incidents, incident => incident.site);
+      if (incidents.length > 0) void shared.delivery.workOff();
       for (const [site, of] of bySite) {
+        sites.get(site)?.settled(of);
         void shared.live.forgetOutbox(
           site,
           of.map(incident => incident.id),
@@ -139,6 +175,8 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
       }
     },
   });
+
+  const traitsOf = (site: SiteId) => (device: string) => shared.registry.of(site, device);
 
   function siteActor(site: SiteId): Promise<SiteActor> {
     const known = activations.get(site);
@@ -157,6 +195,7 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
       pool: shared.pool,
       live: shared.live,
       publish: shared.publish,
+      onIncidents: transitions => shared.delivery.deliverNow(id, epoch, transitions),
       // All of it was acknowledged, so its messages reach history too, whether before or after this.
       onAhead(twins, transitions) {
         logger.info(
@@ -165,9 +204,12 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
         );
         writer.enqueue({ ...emptyItem, site, gateway: NO_GATEWAY, twins, transitions });
       },
+      confirmLease: () => shared.confirmLease(id, epoch),
       onStaleEpoch,
     });
+    if (closing) actor.close();
     sites.set(site, actor);
+    await actor.rename(shared.registry.site(site)?.aliases ?? new Map());
     return actor;
   }
 
@@ -181,7 +223,20 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
       writer.enqueue({ ...emptyItem, lane, stream: message.stream, site: NO_SITE, gateway: NO_GATEWAY });
       return;
     }
-    const { site, gateway } = address;
+    const { budget } = shared;
+    const limit = budget.bytesMax * (lane === 'live' ? 1 : BACKFILL_BUDGET_SHARE);
+    while (!closing && budget.bytes >= limit) await budget.room(limit);
+    if (closing) throw new Error('the partition is closing');
+    if (lane === 'backfill') return shared.backfillGate.pass(() => take(lane, message, address));
+    shared.backfillGate.noteLive();
+    return take(lane, message, address);
+  }
+
+  async function take(
+    lane: HistoryItem['lane'],
+    message: StreamMessage,
+    { site, gateway }: IngestAddress,
+  ): Promise<void> {
     const item = (content: Partial<HistoryItem> & { batch: Batch | null }): void =>
       writer.enqueue({
         ...emptyItem,
@@ -193,10 +248,6 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
         ...content,
       });
 
-    const { budget } = shared;
-    const limit = budget.bytesMax * (lane === 'live' ? 1 : BACKFILL_BUDGET_SHARE);
-    while (!closing && budget.bytes >= limit) await budget.room(limit);
-    if (closing) throw new Error('the partition is closing');
     counters.batches++;
     counters.bytes += message.data.length;
     const decoded = decodeBatch(message.data);
@@ -224,6 +275,18 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
           poison: { reason, bytes: message.data.slice(0, POISON_BYTES_KEPT) },
         });
       }
+      case 'heartbeat': {
+        const heartbeat = boundHeartbeat(decoded.heartbeat, Date.now());
+        const actor = await siteActor(site);
+        const { twins, transitions } = await actor.advance(
+          gateway,
+          heartbeat,
+          shared.rules(),
+          traitsOf(site),
+        );
+        item({ batch: null, twins, transitions });
+        return actor.room();
+      }
       case 'batch':
         break;
     }
@@ -237,13 +300,20 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
       return item({ batch });
     }
     // Of a thinned run the twins see what was kept, the newest row of each device among it (C).
-    const readings = batch.settlement === 'thinned' ? batch.kept : batch;
-    boundClock(readings, Date.now());
+    boundClock(batch.settlement === 'thinned' ? batch.kept : batch, Date.now());
+    const names = shared.registry.site(site);
+    const applied =
+      batch.settlement === 'thinned' ? applyRegistryToThinned(batch, names) : applyRegistry(batch, names);
+    const readings = applied.settlement === 'thinned' ? applied.kept : applied;
     const actor = await siteActor(site);
-    const { twins, transitions, withoutTwin } = actor.receive(readings, shared.rules());
+    const { twins, transitions, withoutTwin } = await actor.receive(
+      { batch: readings, gateway, lane },
+      shared.rules(),
+      traitsOf(site),
+    );
     counters.withoutTwin += withoutTwin;
-    count(batch, readings, lane);
-    item({ batch, twins, transitions });
+    count(applied, readings, lane);
+    item({ batch: applied, twins, transitions });
     await actor.room();
   }
 
@@ -291,14 +361,51 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
       for (const pump of pumps) pump.relocate();
     },
     activated,
-    async rewriteLive() {
-      await Promise.all([...sites.values()].map(actor => actor.rewrite()));
+    *failures() {
+      for (const [site, actor] of sites) {
+        for (const [device, failure] of actor.failures) yield { twin: `${site}/${device}`, failure };
+      }
+    },
+    async recoverLive() {
+      await Promise.all([...sites.values()].map(actor => actor.recover()));
+    },
+    async checkFences() {
+      const epochs = new Map([...sites.keys()].map(site => [site, epoch]));
+      for (const site of await shared.live.unfenced(epochs)) await sites.get(site)?.recover();
+    },
+    async judgeLinks({ gateways, silentSince }) {
+      for (const presence of gateways.values()) {
+        if (partitionOf(presence.site, shared.partitions) !== id) continue;
+        const silent = silentSince(presence);
+        // A gateway that never had a message has no site to speak of.
+        const actor = sites.get(presence.site);
+        if (!actor) continue;
+        const transition = await links.judge(presence, silent, actor.unsettled);
+        if (!transition || closing) continue;
+        const { transitions } = actor.tell(transition);
+        writer.enqueue({ ...emptyItem, site: presence.site, gateway: NO_GATEWAY, transitions });
+      }
+    },
+    async retell() {
+      await Promise.all([...sites.values()].map(actor => actor.retell()));
+    },
+    async onRegistryChange(changed) {
+      for (const site of changed)
+        await sites.get(site)?.rename(shared.registry.site(site)?.aliases ?? new Map());
+    },
+    passivate(idleMs) {
+      // A twin is forgotten only when its last state is in history.
+      if (writer.queued > 0) return 0;
+      return [...sites.values()].reduce((sum, actor) => sum + actor.passivate(idleMs), 0);
     },
     async close(deadlineMs) {
       closing = true;
       shared.budget.wakeAll();
       await Promise.all(pumps.map(pump => pump.stop()));
       await writer.close(deadlineMs);
+      // What is under way for longer may be told twice, under one id.
+      if (!fenced) await Promise.race([shared.delivery.release(id), sleep(RELEASE_DELIVERY_MS)]);
+      for (const actor of sites.values()) actor.close();
     },
   };
 }
@@ -319,6 +426,8 @@ const NO_GATEWAY = 'none' as GatewayId;
 
 /** Of the memory for what waits for history: a backlog leaves the rest to live data. */
 const BACKFILL_BUDGET_SHARE = 0.5;
+
+const RELEASE_DELIVERY_MS = 300;
 
 const POISON_BYTES_KEPT = 64 * 1024;
 

@@ -4,18 +4,23 @@
  */
 import type { Value } from '../protocol/batch.ts';
 import type { Presence } from './actors/presence.ts';
-import type { OpenAlert } from './actors/rule.ts';
-import type { MetricState, TwinState } from './actors/twin.ts';
+import { NO_ALERTS, NO_MEMORY, type OpenAlert, type RuleMemory } from './actors/rule-memory.ts';
+import type { Heard, MetricState, TwinState } from './actors/twin.ts';
 
-/** Metrics that came in one element of one message: `[at, log, sequence, element, {name: value}]`. */
-type StoredReading = [number, string, number, number, Record<string, Value>];
+/** Metrics that came in one element of one message: `[at, log, sequence, element, {name: value}, receivedAt]`. */
+type StoredReading = [number, string, number, number, Record<string, Value>, number];
 
 interface StoredTwin {
+  /** Stands first: {@link isSameStored} leaves it out. */
   epoch: number;
   version: number;
   seenAt: number;
   readings: StoredReading[];
   alerts: Record<string, OpenAlert>;
+  /** `[receivedAt, log, sequence, element, gateway]` */
+  heard?: [number, string, number, number, string];
+  /** Left out while the rules have nothing to remember; its parts likewise. */
+  memory?: { [Part in keyof RuleMemory]?: Record<string, unknown> };
   /** Left out while nothing is known. */
   presence?: Presence;
 }
@@ -36,12 +41,12 @@ export interface TwinView {
 
 export function storeTwin(twin: TwinState, epoch: number): string {
   const readings: StoredReading[] = [];
-  for (const [name, { value, at, log, sequence, element }] of twin.metrics) {
+  for (const [name, { value, at, log, sequence, element, receivedAt }] of twin.metrics) {
     let reading = readings.findLast(
       r => r[2] === sequence && r[3] === element && r[1] === log && r[0] === at,
     );
     if (!reading) {
-      reading = [at, log, sequence, element, Object.create(null)];
+      reading = [at, log, sequence, element, Object.create(null), receivedAt];
       readings.push(reading);
     }
     reading[4][name] = value;
@@ -52,10 +57,16 @@ export function storeTwin(twin: TwinState, epoch: number): string {
     seenAt: twin.seenAt,
     readings,
     alerts: asRecord(twin.alerts),
+    ...(twin.heard && { heard: storeHeard(twin.heard) }),
+    ...(twin.memory !== NO_MEMORY && { memory: storeMemory(twin.memory) }),
     ...(twin.presence && { presence: twin.presence }),
   };
   return JSON.stringify(stored);
 }
+
+/** Whether two texts are of the same state, stored under whatever epoch. False says nothing. */
+export const isSameStored = (one: string, other: string): boolean =>
+  one.slice(one.indexOf(',')) === other.slice(other.indexOf(','));
 
 /** @returns null when the text is no stored twin: it counts as not stored, and must not stop its site (H) */
 export function restoreTwin(site: string, device: string, json: string): TwinState | null {
@@ -68,19 +79,60 @@ export function restoreTwin(site: string, device: string, json: string): TwinSta
 
 function restored(site: string, device: string, stored: StoredTwin): TwinState {
   const metrics = new Map<string, MetricState>();
-  for (const [at, log, sequence, element, values] of stored.readings) {
+  for (const [at, log, sequence, element, values, receivedAt] of stored.readings) {
     for (const [name, value] of Object.entries(values))
-      metrics.set(name, { value, at, log, sequence, element });
+      metrics.set(name, { value, at, log, sequence, element, receivedAt });
   }
   return {
     site,
     device,
     version: stored.version,
     seenAt: stored.seenAt,
+    heard: stored.heard ? restoreHeard(stored.heard) : null,
     metrics,
-    alerts: new Map(Object.entries(stored.alerts)),
+    alerts: mapOf(stored.alerts, NO_ALERTS),
+    memory: stored.memory ? restoreMemory(stored.memory) : NO_MEMORY,
     presence: stored.presence ?? null,
   };
+}
+
+const storeHeard = ({ receivedAt, log, sequence, element, gateway }: Heard): StoredTwin['heard'] & {} => [
+  receivedAt,
+  log,
+  sequence,
+  element,
+  gateway,
+];
+
+function restoreHeard([receivedAt, log, sequence, element, gateway]: StoredTwin['heard'] & {}): Heard {
+  return { receivedAt, log, sequence, element, gateway };
+}
+
+function storeMemory(memory: RuleMemory): StoredTwin['memory'] & {} {
+  const parts = Object.entries(memory) as [keyof RuleMemory, ReadonlyMap<string, unknown>][];
+  return Object.fromEntries(
+    parts.filter(([, map]) => map.size > 0).map(([part, map]) => [part, asRecord(map)]),
+  );
+}
+
+function restoreMemory(stored: StoredTwin['memory'] & {}): RuleMemory {
+  const part = <Part extends keyof RuleMemory>(name: Part): RuleMemory[Part] =>
+    mapOf(stored[name] ?? {}, NO_MEMORY[name] as ReadonlyMap<string, unknown>) as RuleMemory[Part];
+  return {
+    pending: part('pending'),
+    statistics: part('statistics'),
+    late: part('late'),
+    runs: part('runs'),
+    recent: part('recent'),
+    judged: part('judged'),
+    gaps: part('gaps'),
+  };
+}
+
+/** @param empty shared by all that are */
+function mapOf<T>(record: Record<string, T>, empty: ReadonlyMap<string, T>): ReadonlyMap<string, T> {
+  const entries = Object.entries(record);
+  return entries.length === 0 ? empty : new Map(entries);
 }
 
 export function viewStoredTwin(site: string, device: string, json: string): TwinView {

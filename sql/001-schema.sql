@@ -12,7 +12,19 @@ create table history (
   only_row   boolean not null default true unique check (only_row)
 );
 
--- Ownership (D). A partition's epoch only grows; nothing written under an old one takes effect.
+-- Cloud nodes, one row per run of one. A node whose heartbeat is older than the lease is dead.
+create table node (
+  id           text primary key,
+  name         text not null,
+  -- Whether it takes partitions.
+  actors       boolean not null,
+  draining     boolean not null default false,
+  started_at   timestamptz not null default clock_timestamp(),
+  heartbeat_at timestamptz not null default clock_timestamp()
+) with (fillfactor = 50);
+
+-- Ownership (D). A partition's epoch only grows; nothing written under an old one takes effect. The owner is a node's id;
+-- null when it was handed over and nobody has claimed it yet.
 create table partition (
   id         int primary key,
   epoch      bigint not null default 0,
@@ -198,9 +210,67 @@ create table quarantine (
   reason        text not null,
   topic         text not null,
   payload_bytes int not null,
-  payload       bytea not null
+  payload       bytea not null,
+  -- When its rows went into history after all; they are in the ledger as late from then on.
+  replayed_at   timestamptz,
+  -- What the twins have yet to be told of a replay, as a batch; null once it is in the stream.
+  twin_batch    bytea
 );
 create index quarantine_site on quarantine (site, id desc);
+create index quarantine_untold on quarantine (id) where twin_batch is not null;
+
+-- The registry: what people know of devices, beside what the devices say themselves. Read by every cloud node, a site at
+-- a time, when its revision has moved.
+create table device_type (
+  id          text primary key,
+  description text not null default '',
+  -- By metric: {unit, reported}; history and twins hold `unit`, the devices send `reported`.
+  metrics     jsonb not null default '{}',
+  changed_at  timestamptz not null default now()
+);
+
+-- The revision moves with every change of the site's entries; that of the types with every change of a type.
+create table registry_site (
+  site            text primary key,
+  -- What becomes of readings of devices that have no entry.
+  unknown_devices text not null default 'admit' check (unknown_devices in ('admit', 'quarantine')),
+  revision        bigint not null default 1
+);
+create table registry_types_revision (
+  revision bigint not null default 1,
+  only_row boolean not null default true unique check (only_row)
+);
+insert into registry_types_revision default values;
+
+create table registry_device (
+  site         text not null,
+  device       text not null,
+  display_name text,
+  type         text references device_type,
+  tags         text[] not null default '{}',
+  groups       text[] not null default '{}',
+  metadata     jsonb not null default '{}',
+  -- Retired: hidden from lists and without absences; its history stays.
+  retired      boolean not null default false,
+  changed_at   timestamptz not null default now(),
+  primary key (site, device)
+);
+create index registry_device_type on registry_device (type);
+
+-- Names that devices use (hardware that took another one's place) or used (before a rename), and the device they stand for.
+create table device_alias (
+  site       text not null,
+  alias      text not null,
+  device     text not null,
+  changed_at timestamptz not null default now(),
+  primary key (site, alias)
+);
+create index device_alias_device on device_alias (site, device);
+
+create function touch_registry(p_site text) returns void language sql as $$
+  insert into holdfast.registry_site as s (site) values (p_site)
+  on conflict (site) do update set revision = s.revision + 1
+$$;
 
 -- The twins' state as of the last settled message (C): written in the transaction that settles it.
 create table twin (
@@ -211,46 +281,210 @@ create table twin (
   primary key (site, device)
 ) with (fillfactor = 60);
 
+-- Alert rules (docs/rules.md says what each field means). Which fields a kind has, and what makes sense, is for
+-- cloud/rule-model.ts: a row that makes none is set aside with its reason.
 create table rule (
-  id         text primary key,
-  metric     text not null,
-  comparison text not null check (comparison in ('above', 'below')),
-  threshold  float8 not null,
-  -- The value must come back past the threshold by this much before the incident clears.
-  hysteresis float8 not null default 0 check (hysteresis >= 0),
-  severity   text not null default 'warning' check (severity in ('info', 'warning', 'critical')),
+  id          text primary key,
+  kind        text not null default 'threshold' check (kind in ('threshold', 'range', 'rate', 'absence', 'anomaly')),
+  metric      text,
+  -- threshold
+  comparison  text,
+  -- threshold, rate
+  threshold   float8,
+  -- range
+  low         float8,
+  high        float8,
+  -- rate
+  direction   text,
+  per_ms      int,
+  -- anomaly: deviations, readings that count, readings before it speaks, the least deviation that is believed
+  deviations  float8,
+  readings    int,
+  warmup      int,
+  floor       float8,
+  -- How long it must hold; of an absence the silence.
+  for_ms      bigint,
+  -- The value must come back by this much before the incident clears.
+  hysteresis  float8,
+  severity    text not null default 'warning' check (severity in ('info', 'warning', 'critical')),
   -- Where it applies; null means everywhere.
-  site       text,
-  device     text,
-  enabled    boolean not null default true
+  site        text,
+  device      text,
+  device_type text,
+  tag         text,
+  enabled     boolean not null default true,
+  changed_at  timestamptz not null default now()
 );
+
+-- When a site's incidents are recorded but page nobody. It always ends by itself.
+create table maintenance (
+  id         bigint generated always as identity primary key,
+  site       text not null,
+  reason     text not null,
+  by         text,
+  starts_at  timestamptz not null default clock_timestamp(),
+  ends_at    timestamptz not null check (ends_at > starts_at)
+);
+create index maintenance_site on maintenance (site, ends_at);
+
+create function under_maintenance(p_site text, p_at timestamptz) returns boolean language sql stable as $$
+  select exists (select from holdfast.maintenance where site = p_site and p_at >= starts_at and p_at < ends_at)
+$$;
 
 -- One row per cause: the id is made of rule, twin and the message that opened it, so a replay finds it there.
+-- open → acknowledged → cleared; what clears by itself may do so without anybody's acknowledgement.
 create table incident (
-  id            text primary key,
-  rule          text not null,
-  severity      text not null,
-  site          text not null,
-  device        text not null,
-  metric        text not null,
-  threshold     float8 not null,
-  opened_at     timestamptz not null,
-  opened_value  float8 not null,
-  cleared_at    timestamptz,
-  cleared_value float8
+  id               text primary key,
+  rule             text not null,
+  kind             text not null check (kind in ('threshold', 'range', 'rate', 'absence', 'anomaly', 'link')),
+  severity         text not null check (severity in ('info', 'warning', 'critical')),
+  site             text not null,
+  -- Null: it concerns the whole site.
+  device           text,
+  metric           text,
+  -- One line for people.
+  summary          text not null,
+  threshold        float8,
+  opened_at        timestamptz not null,
+  opened_value     float8,
+  acknowledged_at  timestamptz,
+  acknowledged_by  text,
+  acknowledge_note text,
+  cleared_at       timestamptz,
+  cleared_value    float8,
+  -- Who cleared it by hand; null when the readings did.
+  cleared_by       text,
+  clear_note       text,
+  -- Known only afterwards, from a backlog: it pages nobody.
+  late             boolean not null default false,
+  -- The site was under maintenance when it opened: it pages nobody.
+  maintenance      boolean not null default false
 );
-create index incident_opened on incident (opened_at desc);
+create index incident_opened on incident (opened_at desc, id);
 create index incident_twin on incident (site, device, opened_at desc);
 
--- Takes every partition that `ids` names. The new epoch is above every earlier one, even those of a database that
--- was restored from an older backup.
-create function claim(node text, ids int[]) returns table (partition int, epoch bigint) language sql as $$
+-- Who is told of incidents, and where.
+create table channel (
+  id           text primary key,
+  kind         text not null check (kind in ('webhook', 'nats')),
+  -- webhook: the URL; nats: the first token of the subject, before the site's name.
+  target       text not null,
+  -- webhook: what its bodies are signed with.
+  secret       text check (kind <> 'webhook' or secret is not null),
+  -- Null: every site.
+  sites        text[],
+  severity_min text not null default 'info' check (severity_min in ('info', 'warning', 'critical')),
+  enabled      boolean not null default true,
+  changed_at   timestamptz not null default now()
+);
+insert into channel (id, kind, target) values ('nats', 'nats', 'incidents');
+
+-- What each channel has yet to be told, or was told: written with the incident, worked off by the partition's owner. No
+-- reference to the channel: one that is deleted just then must not fail the transaction of history.
+create table delivery (
+  incident        text not null,
+  event           text not null check (event in ('opened', 'cleared')),
+  channel         text not null,
+  partition       int not null,
+  state           text not null default 'pending' check (state in ('pending', 'delivered', 'failed')),
+  attempts        int not null default 0,
+  next_attempt_at timestamptz not null default clock_timestamp(),
+  -- Under which epoch somebody has it in hand; a later owner does not wait for that one.
+  taken_epoch     bigint not null default 0,
+  last_error      text,
+  -- Of a flood: the message that told it together with others.
+  digest          text,
+  created_at      timestamptz not null default clock_timestamp(),
+  done_at         timestamptz,
+  primary key (incident, event, channel)
+) with (fillfactor = 70);
+create index delivery_pending on delivery (channel, next_attempt_at) where state = 'pending';
+create index delivery_done on delivery (done_at) where state <> 'pending';
+
+-- Nodes whose lease holds. After a start of PostgreSQL itself everybody has that long to say so.
+create function live_nodes(lease_ms int) returns setof holdfast.node language sql stable as $$
+  select * from holdfast.node
+   where greatest(heartbeat_at, pg_postmaster_start_time()) > clock_timestamp() - make_interval(secs => lease_ms / 1000.0)
+$$;
+
+-- A node's heartbeat, answered with the cluster as it is: live nodes, and who owns what.
+create function beat(p_id text, p_name text, p_actors boolean, p_draining boolean, lease_ms int) returns jsonb
+language plpgsql as $$
+begin
+  insert into holdfast.node as n (id, name, actors, draining) values (p_id, p_name, p_actors, p_draining)
+  on conflict (id) do update set draining = excluded.draining, heartbeat_at = clock_timestamp();
+  delete from holdfast.node where heartbeat_at < clock_timestamp() - interval '1 day';
+  return (select jsonb_build_object(
+    'nodes', (select jsonb_agg(jsonb_build_object('id', id, 'name', name, 'actors', actors, 'draining', draining,
+                'heartbeatAgeMs', extract(epoch from clock_timestamp() - heartbeat_at) * 1000) order by id)
+                from holdfast.live_nodes(lease_ms)),
+    'partitions', (select coalesce(jsonb_agg(jsonb_build_object('id', id, 'epoch', epoch, 'owner', owner) order by id), '[]')
+                     from holdfast.partition)));
+end $$;
+
+-- Takes those partitions that `ids` names and that nobody alive owns. The new epoch is above every earlier one, even those
+-- of a database that was restored from an older backup.
+create function claim(node text, ids int[], lease_ms int) returns table (partition int, epoch bigint) language sql as $$
   update holdfast.partition p
      set epoch = greatest(p.epoch + 1, (extract(epoch from clock_timestamp()) * 1e6)::bigint),
          owner = node, claimed_at = clock_timestamp()
    where p.id = any (ids)
+     and (p.owner is null or p.owner = node or p.owner not in (select id from holdfast.live_nodes(lease_ms)))
   returning p.id, p.epoch
 $$;
+
+-- Incidents as the transitions say, in whatever order and however often they come, and what the channels are to be told
+-- of them. A clear carries its opening, so one that comes first leaves the whole incident; an opening after it changes
+-- nothing. Only an incident that is new here, or cleared here, is told, so a replay tells nobody again.
+create function note_incidents(p_partition int, p_incidents jsonb) returns void language plpgsql as $$
+begin
+  if p_incidents = '[]' then return; end if;
+  with incoming as (
+    select distinct on (id) id, rule, kind, severity, site, device, metric, summary, threshold, opened_value, cleared_value,
+           late, to_timestamp(opened_at / 1000.0) as opened_at, to_timestamp(cleared_at / 1000.0) as cleared_at
+      from jsonb_to_recordset(p_incidents) as r (id text, rule text, kind text, severity text, site text, device text,
+           metric text, summary text, threshold float8, opened_at float8, opened_value float8, cleared_at float8,
+           cleared_value float8, late boolean)
+     order by id, cleared_at nulls last
+  ), opened as (
+    insert into holdfast.incident (id, rule, kind, severity, site, device, metric, summary, threshold, opened_at,
+                                   opened_value, cleared_at, cleared_value, late, maintenance)
+    select id, rule, kind, severity, site, device, metric, summary, threshold, opened_at, opened_value, cleared_at,
+           cleared_value, late, holdfast.under_maintenance(site, opened_at)
+      from incoming
+    on conflict (id) do nothing
+    returning *
+  ), cleared as (
+    update holdfast.incident i set cleared_at = r.cleared_at, cleared_value = r.cleared_value
+      from incoming r
+     where i.id = r.id and i.cleared_at is null and r.cleared_at is not null
+    returning i.id
+  )
+  insert into holdfast.delivery (incident, event, channel, partition)
+  select o.id, e.event, c.id, p_partition
+    from opened o
+    join holdfast.channel c on c.enabled and (c.sites is null or o.site = any (c.sites))
+     and array_position(array['info', 'warning', 'critical'], o.severity)
+         >= array_position(array['info', 'warning', 'critical'], c.severity_min)
+    join (values ('opened'), ('cleared')) as e (event) on e.event = 'opened' or o.cleared_at is not null
+   where not o.late and not o.maintenance
+  union all
+  -- Who was told that it opened is told that it is over, maintenance or not.
+  select d.incident, 'cleared', d.channel, p_partition
+    from cleared join holdfast.delivery d on d.incident = cleared.id and d.event = 'opened'
+  on conflict (incident, event, channel) do nothing;
+end $$;
+
+-- Logs, devices and shapes have numbers that cloud nodes remember. After another start of PostgreSQL, which may be one from a
+-- backup, they may stand for something else (B, R).
+create function server_started() returns text language sql stable as
+  $$ select extract(epoch from pg_postmaster_start_time())::text $$;
+create function expect_server(started text) returns void language plpgsql as $$
+begin
+  if started <> holdfast.server_started() then
+    raise exception 'PostgreSQL has been started anew' using errcode = 'HF003';
+  end if;
+end $$;
 
 -- The last step of every history transaction, sent together with COMMIT so that a paused writer holds no lock:
 -- fence (D), ledger (B) with its counts, cursors, checkpointed twins, incidents. Raises HF001 for a stale epoch and
@@ -299,13 +533,5 @@ begin
      set version = excluded.version, state = excluded.state
    where t.version < excluded.version;
 
-  insert into holdfast.incident (id, rule, severity, site, device, metric, threshold, opened_at, opened_value)
-  select id, rule, severity, site, device, metric, threshold, to_timestamp(opened_at / 1000.0), opened_value
-    from jsonb_to_recordset(p_incidents) as r (id text, rule text, severity text, site text, device text,
-         metric text, threshold float8, opened_at float8, opened_value float8)
-  on conflict (id) do nothing;
-  update holdfast.incident i
-     set cleared_at = to_timestamp(r.cleared_at / 1000.0), cleared_value = r.cleared_value
-    from jsonb_to_recordset(p_incidents) as r (id text, cleared_at float8, cleared_value float8)
-   where i.id = r.id and r.cleared_at is not null and i.cleared_at is null;
+  perform holdfast.note_incidents(p_partition, p_incidents);
 end $$;

@@ -1,6 +1,7 @@
 /** The HTTP API: twins from Redis, history and incidents from Postgres, health from the node itself. */
 
 import type { TemplatedApp } from 'uWebSockets.js';
+import type { NatsConnection } from '@nats-io/transport-node';
 import type { Pool } from 'pg';
 import { z } from 'zod';
 import { isDeviceId, isSiteId } from '../../protocol/ids.ts';
@@ -10,15 +11,16 @@ import type { LiveState } from '../live-state.ts';
 import type { Metrics } from '../metrics.ts';
 import { siteCompleteness } from './completeness.ts';
 import { historyPoints } from './history-points.ts';
-import { getJson, getText, Problem, type RouteRequest } from './http.ts';
-import { incidents, quarantined } from './records.ts';
+import { type ChangeAccess, getJson, getText, Problem, type RouteRequest } from './http.ts';
+import { registerIncidentRoutes } from './incidents.ts';
+import { quarantined } from './records.ts';
+import { registerRuleRoutes } from './rules.ts';
 import { ledgerShades, missingShades } from './shades.ts';
 import { type SiteDirectory, siteNames } from './site-directory.ts';
 import { historySummaries } from './summaries.ts';
 
 const limit = (initial: number, max: number) => z.coerce.number().int().min(1).max(max).default(initial);
 const site = z.string().refine(isSiteId, 'not a site name').optional();
-const device = z.string().refine(isDeviceId, 'not a device name').optional();
 /** Milliseconds since 1970, or ISO 8601; within what PostgreSQL and JavaScript both hold. */
 const time = z.union([
   z.coerce.number().min(Date.UTC(0)).max(8.64e15),
@@ -40,9 +42,12 @@ const HistoryQuery = z.object({
   to: time.optional(),
   limit: limit(20_000, 50_000),
 });
-const IncidentsQuery = z.object({ site, device, limit: limit(100, 1000) });
 const CompletenessQuery = z.object({ limit: limit(100, 1000) });
-const QuarantineQuery = z.object({ site, limit: limit(50, 1000) });
+const QuarantineQuery = z.object({
+  site,
+  limit: limit(50, 1000),
+  before: z.coerce.number().int().min(1).optional(),
+});
 
 const HOUR_MS = 3_600_000;
 
@@ -54,6 +59,12 @@ export function registerRoutes(options: {
   directory: SiteDirectory;
   health: () => Health;
   metrics: Metrics;
+  /** Retired devices: they are in no list, and found by their name. */
+  isHidden?: (site: string, device: string) => boolean;
+  nats: NatsConnection;
+  access: ChangeAccess;
+  /** Whether webhooks may go to private addresses. */
+  webhookPrivate: boolean;
   onError: (route: string, error: unknown) => void;
 }): void {
   const { app, pool, live, directory, gateways } = options;
@@ -101,6 +112,7 @@ export function registerRoutes(options: {
     const found: [string, string][] = [];
     for (const name of names) {
       for (const twin of (await live.devices(name)).sort()) {
+        if (options.isHidden?.(name, twin)) continue;
         if (`${name}/${twin}`.toLowerCase().includes(search)) found.push([name, twin]);
       }
     }
@@ -155,7 +167,8 @@ export function registerRoutes(options: {
     };
   });
 
-  get('/incidents', async ({ query }) => incidents(pool, IncidentsQuery.parse(Object.fromEntries(query))));
+  registerIncidentRoutes(options);
+  registerRuleRoutes(options);
   get('/quarantine', async ({ query }) =>
     quarantined(pool, QuarantineQuery.parse(Object.fromEntries(query))),
   );

@@ -21,8 +21,22 @@ function learnClock(response: Response, sentAt: number): void {
   clockOffsetMs = Math.abs(offset) < 2_000 ? 0 : offset;
 }
 
-export async function getJson<T>(
+export const getJson = <T>(
   path: string,
+  read: (body: unknown) => T,
+  signal?: AbortSignal,
+): Promise<Outcome<T>> => ask(path, { headers: { accept: 'application/json' } }, read, signal);
+
+export const postJson = (path: string, body: unknown): Promise<Outcome<unknown>> =>
+  ask(
+    path,
+    { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body) },
+    answer => answer,
+  );
+
+async function ask<T>(
+  path: string,
+  request: RequestInit,
   read: (body: unknown) => T,
   signal?: AbortSignal,
 ): Promise<Outcome<T>> {
@@ -30,8 +44,8 @@ export async function getJson<T>(
   const sentAt = Date.now();
   try {
     const response = await fetch(path, {
+      ...request,
       signal: signal === undefined ? deadline : AbortSignal.any([signal, deadline]),
-      headers: { accept: 'application/json' },
     });
     learnClock(response, sentAt);
     const body: unknown = await response.json().catch(() => null);
@@ -63,5 +77,6 @@ export const paths = {
     `${paths.twin(site, device)}/history?${query({ metric, from: Math.floor(from), to: Math.ceil(to), limit })}`,
   incidents: (limit: number, of?: { site: string; device: string }): string =>
     `/incidents?${query({ ...of, limit })}`,
+  acknowledge: (incident: string): string => `/incidents/${encodeURIComponent(incident)}/acknowledge`,
   quarantine: (limit: number): string => `/quarantine?${query({ limit })}`,
 } as const;

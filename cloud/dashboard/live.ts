@@ -10,6 +10,7 @@ import { createPushClient, type LinkStatus, type Wanted } from './push-client.ts
 import { readSites, type Site, silentSites } from './site-model.ts';
 
 const DRAW_INTERVAL_MS = 120;
+const INCIDENTS_READ_AFTER_MS = 1_000;
 const SITES_INTERVAL_MS = 5_000;
 const ASK_AGAIN_MS = 2_000;
 
@@ -29,6 +30,9 @@ export type Live = {
   refusedFrames(): number;
   /** What the server said when it could not give a snapshot; `null` once it can. */
   pushProblem(): string | null;
+  /** Changes when incidents are worth reading again. */
+  incidentsRevision(): number;
+  incidentsChanged(): void;
   /** Decides what is subscribed to: all sites, one twin, or nothing. */
   focus(focus: Focus): void;
   retryNow(): void;
@@ -50,6 +54,8 @@ export function createLive(pushUrl: string): Live {
   let askAgainTimer: ReturnType<typeof setTimeout> | null = null;
   let focused: Focus = null;
   let drawTimer: ReturnType<typeof setTimeout> | null = null;
+  let incidentsRevision = 0;
+  let incidentsTimer: ReturnType<typeof setTimeout> | null = null;
   let drawnAt = 0;
 
   function draw(): void {
@@ -73,6 +79,7 @@ export function createLive(pushUrl: string): Live {
       const frame = readFrame(text);
       if (frame === null) refusedFrames += 1;
       else if (frame.type === 'error') refused(frame.code, frame.detail);
+      else if (frame.type === 'incidents') incidentsSoon();
       else {
         const { changed, resync } = applyFrame(fleet, frame);
         if (frame.type === 'snapshot') received(frame.scope);
@@ -82,6 +89,16 @@ export function createLive(pushUrl: string): Live {
       drawSoon();
     },
   });
+
+  /** The push is ahead of the database that answers; many at once are read once. */
+  function incidentsSoon(): void {
+    if (incidentsTimer !== null) return;
+    incidentsTimer = setTimeout(() => {
+      incidentsTimer = null;
+      incidentsRevision += 1;
+      drawSoon();
+    }, INCIDENTS_READ_AFTER_MS);
+  }
 
   function received(scope: string): void {
     if (fleet.complete.has(scope)) pushProblem = null;
@@ -139,6 +156,11 @@ export function createLive(pushUrl: string): Live {
     silentSince: site => silent.get(site) ?? null,
     refusedFrames: () => refusedFrames,
     pushProblem: () => pushProblem,
+    incidentsRevision: () => incidentsRevision,
+    incidentsChanged(): void {
+      incidentsRevision += 1;
+      drawSoon();
+    },
     focus(next: Focus): void {
       focused = next;
       wantFocused();

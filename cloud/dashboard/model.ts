@@ -56,6 +56,8 @@ export type TwinUpdate = {
 export type PushFrame =
   | { type: 'snapshot'; scope: string; part: number; parts: number; twins: Twin[] }
   | { type: 'update'; twins: TwinUpdate[] }
+  /** Incidents opened or cleared; which ones is read again over HTTP. */
+  | { type: 'incidents' }
   | { type: 'error'; code: string; detail: string }
   | { type: 'other' };
 
@@ -185,6 +187,8 @@ export function readFrame(text: string): PushFrame | null {
       const site = textOf(field(frame, 'site'));
       return { type: 'update', twins: twins.map(twin => readUpdate(site, twin)).filter(present) };
     }
+    case 'incidents':
+      return { type: 'incidents' };
     case 'error':
       return { type: 'error', code: textOf(field(frame, 'code')), detail: textOf(field(frame, 'detail')) };
     default:
@@ -195,10 +199,19 @@ export function readFrame(text: string): PushFrame | null {
 export type Incident = OpenAlert & {
   readonly id: string;
   readonly site: string;
+  /** Empty when it concerns the whole site. */
   readonly device: string;
+  /** One line for people. */
+  readonly summary: string;
+  readonly acknowledgedAt: number | null;
+  readonly acknowledgedBy: string;
   /** `null` while the incident is open. */
   readonly clearedAt: number | null;
   readonly clearedValue: MetricValue;
+  /** Known only afterwards, from a backlog. */
+  readonly late: boolean;
+  /** The site was under maintenance when it opened. */
+  readonly maintenance: boolean;
 };
 
 /** Open ones first, then newest first. */
@@ -216,6 +229,11 @@ export function readIncidents(body: unknown): Incident[] {
         openedAt: numberOf(field(fields, 'openedAt')) ?? 0,
         value: metricValueOf(field(fields, 'openedValue')),
         threshold: metricValueOf(field(fields, 'threshold')),
+        summary: textOf(field(fields, 'summary')),
+        acknowledgedAt: numberOf(field(fields, 'acknowledgedAt')),
+        acknowledgedBy: textOf(field(fields, 'acknowledgedBy')),
+        late: field(fields, 'late') === true,
+        maintenance: field(fields, 'maintenance') === true,
         clearedAt: numberOf(field(fields, 'clearedAt')),
         clearedValue: metricValueOf(field(fields, 'clearedValue')),
       }),

@@ -1,14 +1,20 @@
 /** Incidents: what is open now on top, then what has been. */
 import { html } from 'htm/preact';
 import type { VNode } from 'preact';
+import { useState } from 'preact/hooks';
+import { paths, postJson } from './api.ts';
 import { formatDuration, formatTime, formatValue } from './format.ts';
 import { type Polled, useNow } from './hooks.ts';
 import type { Incident } from './model.ts';
-import { twinHash } from './route.ts';
+import { siteHash, twinHash } from './route.ts';
 import { Notice, OldFigures, ProblemNotice, Severity } from './view-parts.ts';
 
-export function AlertsView(props: { incidents: Polled<Incident[]>; incidentsMax: number }): VNode {
-  const { incidents, incidentsMax } = props;
+export function AlertsView(props: {
+  incidents: Polled<Incident[]>;
+  incidentsMax: number;
+  onChanged: () => void;
+}): VNode {
+  const { incidents, incidentsMax, onChanged } = props;
   const now = useNow();
   if (incidents.value === null) {
     return html`<h1>Alerts</h1>
@@ -28,7 +34,7 @@ export function AlertsView(props: { incidents: Polled<Incident[]>; incidentsMax:
       ${
         open.length === 0
           ? html`<${Notice} title="Nothing is wrong that a rule watches for" />`
-          : html`<${IncidentTable} incidents=${open} now=${now} />`
+          : html`<${IncidentTable} incidents=${open} now=${now} onChanged=${onChanged} />`
       }
     </section>
     <section class="panel" aria-labelledby="alerts-past">
@@ -42,9 +48,15 @@ export function AlertsView(props: { incidents: Polled<Incident[]>; incidentsMax:
     </section>`;
 }
 
-type TableProps = { incidents: readonly Incident[]; now: number; ofOneTwin?: boolean };
+type TableProps = {
+  incidents: readonly Incident[];
+  now: number;
+  ofOneTwin?: boolean;
+  /** With it, open ones can be acknowledged. */
+  onChanged?: () => void;
+};
 
-export function IncidentTable({ incidents, now, ofOneTwin = false }: TableProps): VNode {
+export function IncidentTable({ incidents, now, ofOneTwin = false, onChanged }: TableProps): VNode {
   return html`<div class="scroll-x"><table class="incidents">
     <thead><tr>
       <th scope="col">Severity</th><th scope="col">Rule</th>${ofOneTwin ? null : html`<th scope="col">Device</th>`}
@@ -54,23 +66,58 @@ export function IncidentTable({ incidents, now, ofOneTwin = false }: TableProps)
       ${incidents.map(
         incident => html`<tr key=${incident.id}>
           <td><${Severity} severity=${incident.severity} /></td>
-          <th scope="row">${incident.rule}</th>
+          <th scope="row">${incident.rule}<${Marks} incident=${incident} /></th>
           ${
             ofOneTwin
               ? null
-              : html`<td><a href=${twinHash(incident.site, incident.device)}>${incident.device}</a>
-                  <span class="aside"> ${incident.site}</span></td>`
+              : html`<td>${
+                  incident.device === ''
+                    ? html`<a href=${siteHash(incident.site)}>${incident.site}</a>`
+                    : html`<a href=${twinHash(incident.site, incident.device)}>${incident.device}</a>
+                      <span class="aside"> ${incident.site}</span>`
+                }</td>`
           }
-          <td><span class="aside">${incident.metric}</span> ${formatValue(incident.value)}
-            ${incident.threshold === null ? null : html`<span class="aside"> limit ${formatValue(incident.threshold)}</span>`}</td>
+          <td title=${incident.summary}>${
+            incident.metric === '' || incident.value === null
+              ? incident.summary
+              : html`<span class="aside">${incident.metric}</span> ${formatValue(incident.value)}
+                ${incident.threshold === null ? null : html`<span class="aside"> limit ${formatValue(incident.threshold)}</span>`}`
+          }</td>
           <td><time title=${formatTime(incident.openedAt, 0)}>${formatTime(incident.openedAt, now)}</time></td>
           <td>${
             incident.clearedAt === null
-              ? html`<strong class="still">${formatDuration(now - incident.openedAt)}, open</strong>`
+              ? html`<strong class="still">${formatDuration(now - incident.openedAt)}, open</strong>
+                  ${onChanged && incident.acknowledgedAt === null ? html`<${Acknowledge} incident=${incident} onChanged=${onChanged} />` : null}`
               : formatDuration(incident.clearedAt - incident.openedAt)
           }</td>
         </tr>`,
       )}
     </tbody>
   </table></div>`;
+}
+
+/** What is to be known of it besides its rule. */
+function Marks({ incident }: { incident: Incident }): VNode {
+  const { late, maintenance, acknowledgedAt, acknowledgedBy } = incident;
+  return html`
+    ${late ? html` <span class="mark-word" title="Known only afterwards, from a backlog: nobody was called">late</span>` : null}
+    ${maintenance ? html` <span class="mark-word" title="The site was under maintenance: nobody was called">maintenance</span>` : null}
+    ${acknowledgedAt === null ? null : html` <span class="mark-word" title=${formatTime(acknowledgedAt, 0)}>acknowledged by ${acknowledgedBy}</span>`}`;
+}
+
+function Acknowledge({ incident, onChanged }: { incident: Incident; onChanged: () => void }): VNode {
+  const [state, setState] = useState<{ asking: boolean; trouble: string | null }>({
+    asking: false,
+    trouble: null,
+  });
+  const acknowledge = async (): Promise<void> => {
+    setState({ asking: true, trouble: null });
+    const outcome = await postJson(paths.acknowledge(incident.id), { by: 'dashboard' });
+    const trouble = outcome.ok ? null : outcome.problem.detail || outcome.problem.title;
+    setState({ asking: false, trouble });
+    onChanged();
+  };
+  return html`<button class="small" type="button" disabled=${state.asking} onClick=${() => void acknowledge()}
+      aria-label=${`Acknowledge ${incident.rule} of ${incident.device || incident.site}`}>Acknowledge</button>
+    ${state.trouble === null ? null : html`<span class="old" role="alert">${state.trouble}</span>`}`;
 }

@@ -46,7 +46,12 @@ export function Shell({ live }: { live: Live }): VNode {
   useLive(live);
   const route = useRoute();
   const main = useRef<HTMLElement>(null);
-  const incidents = usePolled(paths.incidents(INCIDENTS_MAX), readIncidents, INCIDENTS_INTERVAL_MS);
+  const incidents = usePolled(
+    paths.incidents(INCIDENTS_MAX),
+    readIncidents,
+    INCIDENTS_INTERVAL_MS,
+    live.incidentsRevision(),
+  );
   const open = incidents.value?.filter(({ clearedAt }) => clearedAt === null).length ?? 0;
   const place = placeOf(route);
 
@@ -90,7 +95,7 @@ function viewOf(route: Route, live: Live, incidents: ReturnType<typeof usePolled
     case 'site':
       return html`<${SiteView} key=${route.site} live=${live} site=${route.site} />`;
     case 'alerts':
-      return html`<${AlertsView} incidents=${incidents} incidentsMax=${INCIDENTS_MAX} />`;
+      return html`<${AlertsView} incidents=${incidents} incidentsMax=${INCIDENTS_MAX} onChanged=${live.incidentsChanged} />`;
     case 'health':
       return html`<${HealthView} live=${live} />`;
     case 'unknown':

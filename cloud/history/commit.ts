@@ -11,8 +11,9 @@
 import { pipeline } from 'node:stream/promises';
 import { DatabaseError, escapeLiteral, type Pool, type PoolClient } from 'pg';
 import { from as copyFrom } from 'pg-copy-streams';
+import { hasBug } from '../../protocol/planted-bug.ts';
 import type { Lane } from '../../protocol/subjects.ts';
-import type { IncidentTransition } from '../actors/twin.ts';
+import type { IncidentTransition } from '../actors/incident.ts';
 import { COPY_MESSAGES } from './copy-rows.ts';
 import { COPY_SUMMARIES, MAKE_SUMMARY_STAGE, STORE_SUMMARIES } from './copy-summaries.ts';
 import type { MinuteCount, RunCount, StatusCounts } from './tally.ts';
@@ -49,6 +50,8 @@ export interface CursorMove {
 export interface Transaction {
   readonly partition: number;
   readonly epoch: number;
+  /** When the PostgreSQL started that all numbers in here were read of. */
+  readonly serverStarted: string;
   /** The COPY stream, or null when there is no row. */
   readonly rows: Buffer | null;
   /** The same of summaries. */
@@ -76,7 +79,7 @@ export type CommitOutcome =
   | { readonly outcome: 'refused'; readonly reason: string }
   /** Given up for its time, by PostgreSQL or by this side, and perhaps written all the same: less at a time may do. */
   | { readonly outcome: 'too-slow'; readonly reason: string }
-  /** Not now: connection gone, disk full, shutting down. Try the same again later. */
+  /** Not now: connection gone, disk full, shutting down, or another start of PostgreSQL. Try the same again later. */
   | { readonly outcome: 'unavailable'; readonly reason: string };
 
 export async function commitHistory(
@@ -129,7 +132,10 @@ async function transact(client: PoolClient, work: Transaction): Promise<void> {
     await copyIn(client, COPY_SUMMARIES, work.summaries);
   }
   if (work.quarantine.length > 0) await insertQuarantine(client, work.quarantine);
-  const statements = [settleStatement(work)];
+  const statements = [
+    `select holdfast.expect_server(${escapeLiteral(work.serverStarted)})`,
+    settleStatement(work),
+  ];
   if (work.marks.length > 0) statements.push(markStatement(work.marks));
   if (work.runs.length > 0) statements.push(runStatement(work.runs));
   if (work.summaries) statements.push(STORE_SUMMARIES);
@@ -149,18 +155,24 @@ function settleStatement(work: Transaction): string {
   const incidents = work.incidents.map(incident => ({
     id: incident.id,
     rule: incident.rule,
+    kind: incident.kind,
     severity: incident.severity,
     site: incident.site,
     device: incident.device,
     // Names of metrics are the devices' own: JSON for PostgreSQL holds neither U+0000 nor half of a surrogate pair.
-    metric: withoutNul(incident.metric).toWellFormed(),
+    metric: incident.metric === null ? null : withoutNul(incident.metric).toWellFormed(),
+    summary: withoutNul(incident.summary).toWellFormed(),
     threshold: incident.threshold,
     opened_at: incident.openedAt,
     opened_value: incident.openedValue,
     cleared_at: incident.clearedAt,
     cleared_value: incident.clearedValue,
+    late: incident.late,
   }));
-  return `select holdfast.settle(${work.partition}, ${work.epoch}, ${json(work.ranges)}, ${json(work.minutes)}, ${json(work.cursors)}, ${json(work.twins)}, ${json(incidents)})`;
+  const epoch = hasBug('skip-fence')
+    ? `(select epoch from holdfast.partition where id = ${work.partition})`
+    : work.epoch;
+  return `select holdfast.settle(${work.partition}, ${epoch}, ${json(work.ranges)}, ${json(work.minutes)}, ${json(work.cursors)}, ${json(work.twins)}, ${json(incidents)})`;
 }
 
 class TooSlow extends Error {}

@@ -33,6 +33,8 @@ export interface Dictionary {
   forgetLog(site: string, gateway: string, logId: string): void;
   /** Postgres was away, and may have come back as it was earlier: nothing that was read of it holds any more (R). */
   forgetAll(): void;
+  /** When the PostgreSQL started that all of the cache was read of. Asked for before anything else. */
+  serverStarted(): Promise<string>;
   devices(site: string, names: readonly string[]): Promise<number[]>;
   metrics(names: readonly string[]): Promise<number[]>;
   shapes(metrics: readonly MetricColumn[], shapes: readonly (readonly number[])[]): Promise<ShapeEntry[]>;
@@ -45,11 +47,21 @@ export function openDictionary(pool: Pool): Dictionary {
   const shapes = new Map<string, number>();
   const metrics = new Map<string, number>();
   const days = new Set<string>();
+  let started: string | undefined;
+
+  /** Known before anything is remembered: what is remembered is of this start, or it is refused with the commit. */
+  async function serverStarted(): Promise<string> {
+    if (started !== undefined) return started;
+    const { rows } = await pool.query<{ started: string }>('select holdfast.server_started() as started');
+    started ??= rows[0]!.started;
+    return started;
+  }
 
   async function log(site: string, gateway: string, logId: string): Promise<LogEntry> {
     const key = `${site}/${gateway}/${logId}`;
     const known = logs.get(key);
     if (known) return known;
+    await serverStarted();
     await pool.query(
       'insert into holdfast.gateway_log (site, gateway, log_id) values ($1, $2, $3) on conflict do nothing',
       [site, gateway, logId],
@@ -66,6 +78,7 @@ export function openDictionary(pool: Pool): Dictionary {
   async function deviceIds(site: string, names: readonly string[]): Promise<number[]> {
     const missing = names.filter(name => !devices.has(`${site}/${name}`));
     if (missing.length > 0) {
+      await serverStarted();
       const { rows } = await pool.query<{ id: number; name: string }>(
         `with wanted as (select distinct name from unnest($2::text[]) as w (name)),
               added as (insert into holdfast.device (site, name)
@@ -87,6 +100,7 @@ export function openDictionary(pool: Pool): Dictionary {
     const names = wanted.map(withoutNul);
     const missing = names.filter(name => !metrics.has(name));
     if (missing.length > 0) {
+      await serverStarted();
       const { rows } = await pool.query<{ id: number; name: string }>(
         `with wanted as (select distinct name from unnest($1::text[]) as w (name)),
               added as (insert into holdfast.metric (name)
@@ -117,6 +131,7 @@ export function openDictionary(pool: Pool): Dictionary {
     const known = shapes.get(signature);
     if (known !== undefined) return { id: known, numbers, texts };
 
+    await serverStarted();
     const { rows } = await pool.query<{ id: number }>(
       `with shape as (insert into holdfast.shape (signature) values ($1)
                       on conflict (signature) do update set signature = excluded.signature returning id),
@@ -145,8 +160,10 @@ export function openDictionary(pool: Pool): Dictionary {
     },
     forgetLog: (site, gateway, logId) => void logs.delete(`${site}/${gateway}/${logId}`),
     forgetAll() {
+      started = undefined;
       for (const cache of [logs, devices, shapes, metrics, days]) cache.clear();
     },
+    serverStarted,
     devices: deviceIds,
     metrics: metricIds,
     shapes: async (metrics, wanted) => {

@@ -13,6 +13,7 @@ import type { ReadingsBatch, ThinnedBatch } from '../../protocol/batch.ts';
 import { kinds } from '../../protocol/batch.ts';
 import { correctedAt, forEachRow } from '../../protocol/batch-rows.ts';
 import { limits } from '../../protocol/limits.ts';
+import { hasBug } from '../../protocol/planted-bug.ts';
 import { type Range, RangeSet } from '../../protocol/range-set.ts';
 import type { Lane } from '../../protocol/subjects.ts';
 import type { TwinState } from '../actors/twin.ts';
@@ -76,10 +77,12 @@ export async function buildTransaction(
     tally: newTally(nowMs, nowMs + limits.futureToleranceMs),
     expiredRows: 0,
   };
+  const serverStarted = await context.dictionary.serverStarted();
   for (const work of works) await addWork(work, content);
   await context.dictionary.ensureDays(content.days);
 
   const ranges = new Map<number, RangeSet>();
+  const settledOf = (id: number) => works.find(({ log }) => log.id === id)!.log.settled;
   for (const { log, fresh } of works) {
     const before = ranges.get(log.id) ?? RangeSet.empty;
     const all = before.union(fresh);
@@ -93,13 +96,14 @@ export async function buildTransaction(
   return {
     partition: context.partition,
     epoch: context.epoch,
+    serverStarted,
     rows: content.rows.rows() > 0 ? content.rows.finish() : null,
     summaries: content.summaries.length > 0 ? copySummaries(content.summaries) : null,
     quarantine: content.quarantine,
     marks: content.marks,
     ranges: [...ranges].map(([log, set]) => ({
       log,
-      ranges: set.toString(),
+      ranges: (hasBug('skip-ledger') ? set.difference(settledOf(log)) : set).toString(),
       ...content.tally.counts(log),
     })),
     minutes: content.tally.minutes(),

@@ -133,6 +133,8 @@ function rangeOf(bytes: Buffer): (Range & { readonly logId: LogId }) | { readonl
     return { refused: 'the gateway that wrote it is newer than this cloud; update the cloud first' };
   }
   if (decoded.outcome === 'corrupt') return { refused: `a batch in it is damaged: ${decoded.reason}` };
+  if (decoded.outcome === 'heartbeat')
+    return { refused: 'there is a heartbeat in it, which tells of no messages' };
   // One that arrived as it was sent and makes no sense is history's to set aside (H).
   const { logId, firstSequence, count } = decoded.outcome === 'batch' ? decoded.batch : decoded;
   return { logId, from: firstSequence, to: firstSequence + count };

@@ -2,6 +2,8 @@
  * What a push node knows of one site that somebody watches: the version of each twin last sent on, pure. Decides per
  * change whether it goes on, is old news, or shows a gap that only a fresh snapshot mends (C, D).
  */
+import { hasBug } from '../../protocol/planted-bug.ts';
+
 export interface Known {
   readonly epoch: number;
   readonly version: number;
@@ -14,7 +16,7 @@ export function judgeChange(
   change: Known & { readonly since: number },
 ): ChangeVerdict {
   if (!known) return change.since === 0 ? 'forward' : 'gap';
-  if (change.epoch < known.epoch) return 'old';
+  if (change.epoch < known.epoch) return hasBug('push-without-epoch') ? 'forward' : 'old';
   // The old owner's last versions may not be what the new one went on from.
   if (change.epoch > known.epoch) return 'gap';
   if (change.version <= known.version) return 'old';

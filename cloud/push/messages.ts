@@ -1,6 +1,7 @@
 /** The WebSocket messages of `/push`, JSON text frames. */
 import { z } from 'zod';
 import { isDeviceId, isSiteId } from '../../protocol/ids.ts';
+import type { IncidentTransition } from '../actors/incident.ts';
 import type { TwinView } from '../twin-json.ts';
 
 const SUBSCRIPTIONS_PER_MESSAGE = 1000;
@@ -36,6 +37,10 @@ export const snapshotMessage = (
 
 export const updateMessage = (site: string, fragments: readonly string[]): string =>
   `{"type":"update","site":${JSON.stringify(site)},"twins":[${fragments.join(',')}]}`;
+
+/** Incidents that opened or cleared; `clearedAt` says which. */
+export const incidentsMessage = (site: string, incidents: readonly IncidentTransition[]): string =>
+  JSON.stringify({ type: 'incidents', site, incidents });
 
 export const PONG = JSON.stringify({ type: 'pong' });
 

@@ -10,12 +10,13 @@
 import type { NatsConnection } from '@nats-io/transport-node';
 import type { Logger } from 'pino';
 import type { SiteId } from '../../protocol/ids.ts';
+import { hasBug } from '../../protocol/planted-bug.ts';
 import type { LiveState } from '../live-state.ts';
 import type { TwinUpdates } from '../site-actor.ts';
 import type { TwinView } from '../twin-json.ts';
-import { subscribeUpdates } from './bus.ts';
+import { subscribeIncidents, subscribeUpdates } from './bus.ts';
 import { isNews, judgeChange, type Known } from './feed.ts';
-import { type Scope, snapshotMessage, updateMessage } from './messages.ts';
+import { incidentsMessage, type Scope, snapshotMessage, updateMessage } from './messages.ts';
 
 export interface SiteFeed {
   /** Hears every message of the site, before it is published, until released: for a client that is loading. */
@@ -47,12 +48,25 @@ export async function openSiteFeed(options: {
   const taps = new Set<(device: string | null, message: string) => void>();
   const watched = new Map<string, number>();
   const repairs = new Set<string>();
+  /** Of the site's owner. */
+  let epoch = 0;
   let repairing = false;
   let closed = false;
 
+  const releaseIncidents = subscribeIncidents(options.nats, site, incidents => {
+    send(`site:${site}`, null, incidentsMessage(site, incidents));
+    for (const [device, of] of Map.groupBy(incidents, incident => incident.device)) {
+      if (device !== null && watched.has(device)) {
+        send(`twin:${site}/${device}`, device, incidentsMessage(site, of));
+      }
+    }
+  });
   const release = await subscribeUpdates(options.nats, site, receive);
 
   function receive(updates: TwinUpdates): void {
+    // An owner that was frozen, and does not know yet that it is none any more (D).
+    if (updates.epoch < epoch && !hasBug('push-without-epoch')) return;
+    epoch = updates.epoch;
     const fragments: string[] = [];
     for (let i = 0; i < updates.devices.length; i++) {
       const device = updates.devices[i]!;
@@ -153,6 +167,7 @@ export async function openSiteFeed(options: {
     resync: () => void resync(),
     close() {
       closed = true;
+      releaseIncidents();
       release();
     },
   };

@@ -33,6 +33,7 @@ test('every wrong key is named, all of them at once', () => {
     ['HOLDFAST_HISTORY_COMMIT_INTERVAL_MS', '-1'],
     ['HOLDFAST_RETENTION_DAYS', '0'],
     ['HOLDFAST_TWIN_TTL_DAYS', 'for ever'],
+    ['HOLDFAST_ADMIN_TOKEN', 'too short'],
     ['HOLDFAST_LOG_LEVEL', 'loud'],
   ];
   for (const [key, value] of wrong) {

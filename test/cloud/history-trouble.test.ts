@@ -4,7 +4,6 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer } from 'node:net';
 import { before, test } from 'node:test';
 import pg, { type Pool } from 'pg';
-import { receiveBatch } from '../../cloud/actors/site.ts';
 import { type Link, openLink } from '../../deploy/local/link.ts';
 import type { Server } from '../../deploy/local/servers.ts';
 import { boundClock } from '../../protocol/batch-rows.ts';
@@ -23,7 +22,7 @@ import {
   SITE,
 } from './history.ts';
 import { atEnd, eventually, freshDatabase, startTestPostgres } from './servers.ts';
-import { tooHot } from './twins.ts';
+import { foldBatch, tooHot } from './twins.ts';
 
 let server: Server;
 before(async () => {
@@ -116,7 +115,7 @@ test('a gateway whose clock stands before all time stops nobody (H, S)', async (
   batch.rows.receivedAt.fill(-1e300);
   boundClock(batch, NOW);
   const setAside = batch.setAside.map(entry => ({ ...entry, receivedAt: -1e300 }));
-  const { changes, transitions } = receiveBatch(SITE, new Map(), batch, [tooHot]);
+  const { changes, transitions } = foldBatch(SITE, new Map(), batch, [tooHot]);
   const twins = [...changes.values()].map(({ after }) => after);
   await writer.write(item({ ...batch, setAside }, { twins, transitions }), item(counted(3, 1)));
   assert.equal(await ledger(pool), '{[1,4)}');
@@ -131,7 +130,7 @@ test('what is refused along with the rows does not keep the writer busy without 
     ['devices/a/telemetry', { n: 1 }],
     ['devices/b/telemetry', { n: 2 }],
   ]);
-  const { changes } = receiveBatch(SITE, new Map(), batch, []);
+  const { changes } = foldBatch(SITE, new Map(), batch, []);
   writer.enqueue(item(batch, { twins: [...changes.values()].map(({ after }) => after) }));
   await eventually('what can be stored is', async () => (await numbers(pool)).length > 0);
   // Somebody repairs it: the writer goes on by itself.
@@ -347,7 +346,7 @@ test('more twins than PostgreSQL takes at a time are written in parts', async ()
       [`devices/a${index}/telemetry`, { n: 1 }],
       [`devices/b${index}/telemetry`, { n: 2 }],
     ]);
-    const { changes } = receiveBatch(SITE, new Map(), batch, []);
+    const { changes } = foldBatch(SITE, new Map(), batch, []);
     return item(batch, { twins: [...changes.values()].map(({ after }) => after) });
   });
   await writer.write(...items);

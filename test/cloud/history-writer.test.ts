@@ -3,7 +3,6 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { before, test } from 'node:test';
 import type { Pool } from 'pg';
-import { receiveBatch } from '../../cloud/actors/site.ts';
 import { restoreTwin } from '../../cloud/twin-json.ts';
 import type { Server } from '../../deploy/local/servers.ts';
 import type { LostBatch } from '../../protocol/batch.ts';
@@ -24,7 +23,7 @@ import {
   SITE,
 } from './history.ts';
 import { freshDatabase, startTestPostgres } from './servers.ts';
-import { tooHot } from './twins.ts';
+import { foldBatch, tooHot } from './twins.ts';
 
 let server: Server;
 before(async () => {
@@ -140,7 +139,7 @@ test('an old epoch writes nothing at all, and is told so (D)', async () => {
     ['devices/hot/telemetry', { temperature: 40 }],
     ['bad/topic', '1'],
   ]);
-  const { changes, transitions } = receiveBatch(SITE, new Map(), batch, [tooHot]);
+  const { changes, transitions } = foldBatch(SITE, new Map(), batch, [tooHot]);
   await old.write(item(batch, { twins: [...changes.values()].map(({ after }) => after), transitions }));
   assert.equal(old.stale(), true);
   assert.equal(young.stale(), false);
@@ -272,12 +271,12 @@ test('twins and incidents are those of the last settled message; an incident is 
     ['devices/a/telemetry', { temperature: 20 }],
     ['devices/a/telemetry', { temperature: 36 }],
   ]);
-  const opened = receiveBatch(SITE, new Map(), first, [tooHot]);
+  const opened = foldBatch(SITE, new Map(), first, [tooHot]);
   const twin = opened.changes.get('a')!.after;
   const opening = item(first, { twins: [twin], transitions: opened.transitions });
   await writer.write(opening);
   const second = batchOf(3, [['devices/a/telemetry', { ts: NOW, temperature: 25 }]]);
-  const cleared = receiveBatch(SITE, new Map([['a', twin]]), second, [tooHot]);
+  const cleared = foldBatch(SITE, new Map([['a', twin]]), second, [tooHot]);
   const clearing = item(second, {
     twins: [cleared.changes.get('a')!.after],
     transitions: cleared.transitions,

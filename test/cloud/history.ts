@@ -1,5 +1,6 @@
 /** What the tests of history share: batches made of messages the way a gateway makes them, and a writer to put them in. */
 import type { Pool } from 'pg';
+import { claimPartitions } from '../../cloud/cluster/leases.ts';
 import { newBudget } from '../../cloud/history/budget.ts';
 import { type Dictionary, openDictionary } from '../../cloud/history/dictionary.ts';
 import {
@@ -8,7 +9,6 @@ import {
   openHistoryWriter,
   type SettledNotice,
 } from '../../cloud/history/writer.ts';
-import { claimPartitions } from '../../cloud/ownership.ts';
 import { buildBatch } from '../../edge-gateway/batch-builder.ts';
 import type { ReadingsBatch, Summaries, ThinnedBatch } from '../../protocol/batch.ts';
 import { gatewayId, type LogId, siteId } from '../../protocol/ids.ts';
@@ -171,7 +171,7 @@ export async function openWriter(
     readonly dictionary?: Dictionary;
   } = {},
 ): Promise<TestWriter> {
-  const epoch = options.epoch ?? (await claimPartitions(pool, 'test', 1))[0]!.epoch;
+  const epoch = options.epoch ?? (await claimPartitions(pool, 'test', [0], 1))[0]!.epoch;
   const notices: SettledNotice[] = [];
   const incidents: string[] = [];
   const budget = newBudget(64 * 1024 * 1024);

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
 import { Redis } from 'ioredis';
-import type { IncidentTransition, TwinState } from '../../cloud/actors/twin.ts';
+import type { IncidentTransition } from '../../cloud/actors/incident.ts';
+import type { TwinState } from '../../cloud/actors/twin.ts';
 import { type LiveState, openLiveState } from '../../cloud/live-state.ts';
 import { storeTwin } from '../../cloud/twin-json.ts';
 import type { Server } from '../../deploy/local/servers.ts';
@@ -20,7 +21,11 @@ before(async () => {
 });
 
 async function open(
-  hooks: { confirmLease?: () => Promise<void>; onWritable?: () => unknown } = {},
+  hooks: {
+    confirmLease?: () => Promise<void>;
+    onWritable?: () => unknown;
+    isKnown?: (site: string) => Promise<boolean>;
+  } = {},
 ): Promise<LiveState> {
   const live = await openLiveState({
     url: server.url,
@@ -28,9 +33,15 @@ async function open(
     logger: silentLogger,
     confirmLease: hooks.confirmLease ?? (() => Promise.resolve()),
     onWritable: hooks.onWritable ?? (() => {}),
+    isKnown: hooks.isKnown ?? (async () => false),
   });
   atEnd(() => live.close());
   return live;
+}
+
+/** As an owner does before it writes. */
+async function fence(live: LiveState, site: string, epoch: number): Promise<void> {
+  assert.equal(await live.fenceSite(site, epoch), 'fenced');
 }
 
 const twin = (device: string, temperature: number, at = T0): TwinState => ({
@@ -40,20 +51,25 @@ const twin = (device: string, temperature: number, at = T0): TwinState => ({
 const transition = (id: string): IncidentTransition => ({
   id,
   rule: tooHot.id,
+  kind: 'threshold',
   severity: 'warning',
   site: 's',
   device: 'a',
   metric: 'temperature',
+  summary: 'temperature 35 is above 30',
   threshold: 30,
   openedAt: T0,
   openedValue: 35,
   clearedAt: null,
   clearedValue: null,
+  late: false,
 });
 
 test('what is written is read: twins, index, outbox, time to live', async () => {
   const live = await open();
+  await fence(live, 's1', 7);
   assert.equal(await live.writeTwins('s1', 7, [twin('a', 20), twin('b', 35)], [transition('i1')]), 'written');
+  await live.markWhole('s1');
   assert.deepEqual((await live.devices('s1')).sort(), ['a', 'b']);
   const writtenAt = Number(await redis.zscore('{s1}:twins', 'a'));
   assert.ok(Math.abs(Date.now() - writtenAt) < 60_000, `${writtenAt}`);
@@ -79,6 +95,11 @@ test('what is written is read: twins, index, outbox, time to live', async () => 
   const a = stored?.twins.find(({ device }) => device === 'a');
   assert.equal(storeTwin(a!, 7), storeTwin(twin('a', 20), 7));
   assert.deepEqual(stored?.outbox, [transition('i1')]);
+  const unknown = await live.loadSite('s1', (device, text) => device === 'a' && text.includes('"epoch":7'));
+  assert.deepEqual(
+    unknown?.twins.map(({ device }) => device),
+    ['b'],
+  );
   await live.forgetOutbox('s1', ['i1', 'unknown']);
   assert.deepEqual((await live.loadSite('s1'))?.outbox, []);
   assert.deepEqual(await live.loadSite('empty'), { twins: [], outbox: [] });
@@ -88,8 +109,10 @@ test('an older epoch writes nothing, not even its outbox; other sites are untouc
   const [old, young] = [await open(), await open()];
   // As they are in production: microseconds since 1970.
   const epoch = 1_768_478_400_000_000;
+  await fence(old, 's2', epoch);
   assert.equal(await old.writeTwins('s2', epoch, [twin('a', 20)], []), 'written');
-  assert.equal(await young.writeTwins('s2', epoch + 1, [], []), 'written');
+  await fence(young, 's2', epoch + 1);
+  assert.equal(await old.fenceSite('s2', epoch), 'stale-epoch');
   assert.equal(
     await old.writeTwins('s2', epoch, [twin('a', 99), twin('b', 99)], [transition('i')]),
     'stale-epoch',
@@ -102,12 +125,14 @@ test('an older epoch writes nothing, not even its outbox; other sites are untouc
   assert.deepEqual(stored?.outbox, []);
   assert.equal(await redis.get('{s2}:fence'), String(epoch + 1));
   assert.equal(await young.writeTwins('s2', epoch + 1, [twin('a', 21)], []), 'written');
+  await fence(old, 's3', epoch);
   assert.equal(await old.writeTwins('s3', epoch, [twin('a', 20)], []), 'written');
 });
 
 test('a big site is written in pieces, all of it, and read in pieces', async () => {
   const live = await open();
   const twins = Array.from({ length: 1203 }, (_, index) => twin(`d${index}`, index));
+  await fence(live, 'big', 1);
   assert.equal(await live.writeTwins('big', 1, twins, [transition('i1'), transition('i2')]), 'written');
   const stored = await live.loadSite('big');
   assert.equal(stored?.twins.length, 1203);
@@ -124,6 +149,7 @@ test('a Redis that dies is unavailable, without harm; it comes back empty and is
     onWritable: () => events.push('writable'),
   });
   assert.deepEqual(events, ['lease', 'writable']);
+  await fence(live, 's4', 5);
   assert.equal(await live.writeTwins('s4', 5, [twin('a', 20)], []), 'written');
   await server.kill();
   await eventually('it notices', () => !live.connected);
@@ -136,6 +162,7 @@ test('a Redis that dies is unavailable, without harm; it comes back empty and is
   await server.start();
   await eventually('it writes again', () => live.connected);
   assert.deepEqual(events, ['lease', 'writable', 'lease', 'writable']);
+  await fence(live, 's4', 5);
   assert.equal(await live.writeTwins('s4', 5, [twin('a', 22)], []), 'written');
   await eventually('it reads again', async () => (await live.loadSite('s4'))?.twins.length === 1);
 });
@@ -169,6 +196,7 @@ test('a Redis that is down at the start is no reason not to start', async () => 
   await server.start();
   await eventually('it writes', () => live.connected);
   assert.equal(writable, 1);
+  await fence(live, 's5', 5);
   assert.equal(await live.writeTwins('s5', 5, [twin('a', 20)], []), 'written');
 });
 
@@ -196,5 +224,39 @@ test('a lease that was read for an earlier connection does not let a later one w
   assert.equal(await live.writeTwins('s6', 5, [twin('a', 20)], []), 'unavailable');
   asked[1]!.confirm();
   await eventually('it writes', () => live.connected);
+  await fence(live, 's6', 5);
   assert.equal(await live.writeTwins('s6', 5, [twin('a', 20)], []), 'written');
+});
+
+test('emptied under a living connection: the next write, and whoever looks, notices; half a site is not shown (D, R)', async () => {
+  const live = await open({ isKnown: async site => site === 's8' });
+  assert.equal(await live.fenceSite('s8', 5), 'fenced');
+  await assert.rejects(live.devices('s8'), /being filled/);
+  assert.equal(await live.writeTwins('s8', 5, [twin('a', 20)], []), 'written');
+  await live.markWhole('s8');
+  assert.deepEqual(await live.devices('s8'), ['a']);
+  assert.deepEqual(await live.unfenced(new Map([['s8', 5]])), []);
+
+  await redis.flushall();
+  assert.deepEqual(
+    await live.unfenced(
+      new Map([
+        ['s8', 5],
+        ['s9', 5],
+      ]),
+    ),
+    ['s8', 's9'],
+  );
+  assert.equal(await live.writeTwins('s8', 5, [twin('a', 21)], []), 'unfenced');
+  assert.equal(await redis.exists('{s8}:twin:a'), 0);
+  await assert.rejects(live.twins('s8', ['a']), /being filled/);
+  assert.equal(await live.twin('nowhere', 'a'), null);
+
+  await fence(live, 's8', 5);
+  assert.equal(await live.writeTwins('s8', 5, [twin('a', 21)], []), 'written');
+  await live.markWhole('s8');
+  assert.equal((await live.twin('s8', 'a'))?.metrics.temperature?.value, 21);
+  // A take-over of a site that is there shows it all along.
+  await fence(live, 's8', 6);
+  assert.deepEqual(await live.devices('s8'), ['a']);
 });

@@ -2,8 +2,14 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { newTwin, receive, type TwinState } from '../../cloud/actors/twin.ts';
-import { restoreTwin, storeTwin, updateFragment, viewStoredTwin } from '../../cloud/twin-json.ts';
-import { DEVICE, fold, reading, readingSet, SITE, T0, tooHot } from './twins.ts';
+import {
+  isSameStored,
+  restoreTwin,
+  storeTwin,
+  updateFragment,
+  viewStoredTwin,
+} from '../../cloud/twin-json.ts';
+import { DEVICE, fold, reading, readingSet, rulesOf, SITE, T0, tooHot } from './twins.ts';
 
 const byName = (twin: TwinState) => ({ ...twin, metrics: new Map([...twin.metrics].sort()) });
 
@@ -17,6 +23,13 @@ test('a twin that is stored and restored is the same twin', () => {
     }),
     { numRuns: 500 },
   );
+});
+
+test('two texts are of the same state under whatever epoch, and of no other state', () => {
+  const twin = fold([reading({ temperature: 35 })], [tooHot]);
+  const later = fold([reading({ temperature: 35 }), reading({ temperature: 36, sequence: 2 })], [tooHot]);
+  assert.equal(isSameStored(storeTwin(twin, 7), storeTwin(twin, 1_768_478_400_000_000)), true);
+  assert.equal(isSameStored(storeTwin(twin, 7), storeTwin(later, 7)), false);
 });
 
 test('names that mean something to JavaScript are plain names', () => {
@@ -57,7 +70,7 @@ test('fragments laid over one another give the view of the last state', () => {
         const { state } = receive(twin ?? newTwin(SITE, DEVICE), {
           type: 'reading',
           reading: one,
-          rules: [tooHot],
+          rules: rulesOf([tooHot]),
         });
         if (state === twin) continue;
         const fragment = JSON.parse(updateFragment(twin, state, 7));

@@ -6,7 +6,7 @@ import { isAfter } from '../../cloud/actors/order.ts';
 import type { ThresholdRule } from '../../cloud/actors/rule.ts';
 import { type MetricState, newTwin, type Reading, receive, type TwinState } from '../../cloud/actors/twin.ts';
 import { restoreTwin, storeTwin } from '../../cloud/twin-json.ts';
-import { DEVICE, fold, frozen, reading, readingSet, SITE, T0, tooHot } from './twins.ts';
+import { DEVICE, fold, frozen, reading, readingSet, rulesOf, SITE, T0, tooHot } from './twins.ts';
 
 /** A set of readings and some order of them with repetitions, each at least once. */
 const shuffled = readingSet.chain(set =>
@@ -29,9 +29,9 @@ const sorted = (twin: TwinState) => [...twin.metrics].sort(([a], [b]) => (a < b 
 /** The maximum per metric, the slow way. */
 function naive(set: readonly Reading[]): [string, MetricState][] {
   const best = new Map<string, MetricState>();
-  for (const { metrics, values, at, log, sequence, element } of set) {
+  for (const { metrics, values, at, log, sequence, element, receivedAt } of set) {
     for (const [index, name] of metrics.entries()) {
-      const candidate = { value: values[index]!, at, log, sequence, element };
+      const candidate = { value: values[index]!, at, log, sequence, element, receivedAt };
       const known = best.get(name);
       if (!known || isAfter(candidate, known)) best.set(name, candidate);
     }
@@ -60,7 +60,11 @@ test('a metric never goes back, a version only grows, and no state is changed in
     fc.property(shuffled, ({ list }) => {
       let twin = frozen(newTwin(SITE, DEVICE));
       for (const one of list) {
-        const { state } = receive(twin, { type: 'reading', reading: Object.freeze(one), rules });
+        const { state } = receive(twin, {
+          type: 'reading',
+          reading: Object.freeze(one),
+          rules: rulesOf(rules),
+        });
         assert.equal(state.version, twin.version + (state === twin ? 0 : 1));
         assert.ok(state.seenAt >= twin.seenAt);
         for (const [name, metric] of state.metrics) {
@@ -118,7 +122,7 @@ test('per rule incidents open and clear in turn, at most one is open, and a repl
       const run = (from: TwinState, some: readonly Reading[]) => {
         let twin = from;
         const transitions = some.flatMap(one => {
-          const outcome = receive(twin, { type: 'reading', reading: one, rules });
+          const outcome = receive(twin, { type: 'reading', reading: one, rules: rulesOf(rules) });
           twin = outcome.state;
           return outcome.effects.map(({ transition }) => transition);
         });

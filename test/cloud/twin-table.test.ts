@@ -3,7 +3,8 @@
  * afterwards, and what becomes of the alert:
  *
  *   same · moves · joins      the state is the same one · a version further · a merge
- *   quiet · opens · stays · clears · taken · dropped      the last two by a merge, without an incident
+ *   quiet · opens · stays · clears · leaves · taken · dropped      leaves: an incident that is over and was never shown; the
+ *   last two by a merge, without an incident
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -17,7 +18,7 @@ import {
   type TwinMessage,
   type TwinState,
 } from '../../cloud/actors/twin.ts';
-import { DEVICE, fold, frozen, reading, SITE, T0, tooHot } from './twins.ts';
+import { book, DEVICE, fold, frozen, reading, rulesOf, SITE, T0, tooHot } from './twins.ts';
 
 const elsewhere: ThresholdRule[] = [
   { ...tooHot, id: 'another-site', site: 'other' },
@@ -31,7 +32,13 @@ const on = (
 ): TwinMessage => ({
   type: 'reading',
   reading: reading(metrics, more),
-  rules,
+  rules: rulesOf(rules),
+});
+const clock = (completeUntil: number, gateway = 'g1'): TwinMessage => ({
+  type: 'clock',
+  gateway,
+  clock: { completeUntil, hearingSince: 0, standsIn: false },
+  rules: rulesOf(rules),
 });
 const merge = (other: TwinState): TwinMessage => ({ type: 'merge', other });
 
@@ -80,6 +87,15 @@ const messages = {
   severalPartlyOld: on({ temperature: 36, vibration: 1 }, { at: T0 - 1 }),
   otherMetric: on({ pressure: 1000 }, { at: T0 + 1 }),
   nothing: on({}, { at: T0 + 1 }),
+  clockBehind: clock(T0 + 50),
+  clockPast: clock(T0 + 2 * LATE_AFTER_MS),
+  clockOfOther: clock(T0 + 2 * LATE_AFTER_MS, 'g2'),
+  told: {
+    type: 'told',
+    incident: receive(fold([cool], rules), on({ temperature: 36 }, { at: T0 + 1 })).effects[0]!.transition,
+  },
+  rulesSame: { type: 'rules', index: book(...rules) },
+  rulesGone: { type: 'rules', index: book(...elsewhere) },
   mergeNew: merge(newTwin(SITE, DEVICE)),
   mergeOlder: merge(fold([reading({ temperature: 15 }, { at: T0 - 1 })])),
   mergeNewer: merge(fold([cool, cool, reading({ temperature: 25 }, { at: T0 + 1 })])),
@@ -123,6 +139,12 @@ const table: {
     severalPartlyOld: 'moves 36 opens',
     otherMetric: 'moves - quiet',
     nothing: 'same - quiet',
+    clockBehind: 'same - quiet',
+    clockPast: 'same - quiet',
+    clockOfOther: 'same - quiet',
+    told: 'moves - taken',
+    rulesSame: 'same - quiet',
+    rulesGone: 'same - quiet',
     mergeNew: 'joins - quiet',
     mergeOlder: 'joins 15 quiet',
     mergeNewer: 'joins 25 quiet',
@@ -133,7 +155,7 @@ const table: {
   quiet: {
     newer: 'moves 21 quiet',
     older: 'same 20 quiet',
-    olderCrossing: 'same 20 quiet',
+    olderCrossing: 'moves 20 quiet',
     olderBack: 'same 20 quiet',
     again: 'same 20 quiet',
     laterLog: 'moves 21 quiet',
@@ -155,6 +177,12 @@ const table: {
     severalPartlyOld: 'moves 20 quiet',
     otherMetric: 'moves 20 quiet',
     nothing: 'same 20 quiet',
+    clockBehind: 'same 20 quiet',
+    clockPast: 'same 20 quiet',
+    clockOfOther: 'same 20 quiet',
+    told: 'moves 20 taken',
+    rulesSame: 'same 20 quiet',
+    rulesGone: 'same 20 quiet',
     mergeNew: 'joins 20 quiet',
     mergeOlder: 'joins 20 quiet',
     mergeNewer: 'joins 25 quiet',
@@ -163,30 +191,36 @@ const table: {
     mergeDisjoint: 'joins 20 quiet',
   },
   hotUnseen: {
-    newer: 'moves 21 quiet',
-    older: 'same 35 quiet',
-    olderCrossing: 'same 35 quiet',
-    olderBack: 'same 35 quiet',
+    newer: 'moves 21 leaves',
+    older: 'moves 35 quiet',
+    olderCrossing: 'moves 35 quiet',
+    olderBack: 'moves 35 quiet',
     again: 'same 35 quiet',
-    laterLog: 'moves 21 quiet',
-    earlierLog: 'same 35 quiet',
-    laterSequence: 'moves 21 quiet',
-    earlierSequence: 'same 35 quiet',
-    laterElement: 'moves 21 quiet',
-    earlierElement: 'same 35 quiet',
+    laterLog: 'moves 21 leaves',
+    earlierLog: 'moves 35 quiet',
+    laterSequence: 'moves 21 leaves',
+    earlierSequence: 'moves 35 quiet',
+    laterElement: 'moves 21 leaves',
+    earlierElement: 'moves 35 quiet',
     crossing: 'moves 36 opens',
     crossingJustInTime: 'moves 36 opens',
     lateCrossing: 'moves 36 quiet',
     lateBack: 'moves 10 quiet',
-    atThreshold: 'moves 30 quiet',
-    withinHysteresis: 'moves 28.5 quiet',
-    pastHysteresis: 'moves 28 quiet',
+    atThreshold: 'moves 30 opens',
+    withinHysteresis: 'moves 28.5 opens',
+    pastHysteresis: 'moves 28 leaves',
     text: 'moves hot quiet',
     truth: 'moves true quiet',
     severalCrossing: 'moves 36 opens',
     severalPartlyOld: 'moves 35 quiet',
     otherMetric: 'moves 35 quiet',
     nothing: 'same 35 quiet',
+    clockBehind: 'same 35 quiet',
+    clockPast: 'moves 35 opens',
+    clockOfOther: 'same 35 quiet',
+    told: 'moves 35 taken',
+    rulesSame: 'same 35 quiet',
+    rulesGone: 'moves 35 quiet',
     mergeNew: 'joins 35 quiet',
     mergeOlder: 'joins 35 quiet',
     mergeNewer: 'joins 25 quiet',
@@ -196,16 +230,16 @@ const table: {
   },
   alert: {
     newer: 'moves 21 clears',
-    older: 'same 35 stays',
-    olderCrossing: 'same 35 stays',
-    olderBack: 'same 35 stays',
+    older: 'moves 35 stays',
+    olderCrossing: 'moves 35 stays',
+    olderBack: 'moves 35 stays',
     again: 'same 35 stays',
     laterLog: 'moves 21 clears',
-    earlierLog: 'same 35 stays',
+    earlierLog: 'moves 35 stays',
     laterSequence: 'moves 21 clears',
-    earlierSequence: 'same 35 stays',
+    earlierSequence: 'moves 35 stays',
     laterElement: 'moves 21 clears',
-    earlierElement: 'same 35 stays',
+    earlierElement: 'moves 35 stays',
     crossing: 'moves 36 stays',
     crossingJustInTime: 'moves 36 stays',
     lateCrossing: 'moves 36 stays',
@@ -219,6 +253,12 @@ const table: {
     severalPartlyOld: 'moves 35 stays',
     otherMetric: 'moves 35 stays',
     nothing: 'same 35 stays',
+    clockBehind: 'same 35 stays',
+    clockPast: 'moves 35 stays',
+    clockOfOther: 'same 35 stays',
+    told: 'same 35 stays',
+    rulesSame: 'same 35 stays',
+    rulesGone: 'moves 35 clears',
     mergeNew: 'joins 35 stays',
     mergeOlder: 'joins 35 stays',
     mergeNewer: 'joins 25 dropped',
@@ -229,7 +269,7 @@ const table: {
   full: {
     newer: 'moves 21 quiet',
     older: 'same 20 quiet',
-    olderCrossing: 'same 20 quiet',
+    olderCrossing: 'moves 20 quiet',
     olderBack: 'same 20 quiet',
     again: 'same 20 quiet',
     laterLog: 'moves 21 quiet',
@@ -248,9 +288,15 @@ const table: {
     text: 'moves hot quiet',
     truth: 'moves true quiet',
     severalCrossing: 'moves 36 opens',
-    severalPartlyOld: 'same 20 quiet',
+    severalPartlyOld: 'moves 20 quiet',
     otherMetric: 'same 20 quiet',
     nothing: 'same 20 quiet',
+    clockBehind: 'same 20 quiet',
+    clockPast: 'same 20 quiet',
+    clockOfOther: 'same 20 quiet',
+    told: 'moves 20 taken',
+    rulesSame: 'same 20 quiet',
+    rulesGone: 'same 20 quiet',
     mergeNew: 'joins 20 quiet',
     mergeOlder: 'joins 20 quiet',
     mergeNewer: 'joins 25 quiet',
@@ -270,7 +316,9 @@ function describe(
 ): string {
   const change = message.type === 'merge' ? 'joins' : after === before ? 'same' : 'moves';
   const temperature = String(after.metrics.get('temperature')?.value ?? '-');
-  const [first] = effects.map(({ transition }) => (transition.clearedAt === null ? 'opens' : 'clears'));
+  const [first] = effects.map(({ transition }) =>
+    transition.late ? 'leaves' : transition.clearedAt === null ? 'opens' : 'clears',
+  );
   if (first) {
     assert.equal(effects.length, 1);
     assert.equal(effects[0]!.transition.rule, tooHot.id);
@@ -302,7 +350,13 @@ test('every cell of state × message is as the table says, and there is no other
 
 test('the messages cover every type of message there is', () => {
   // A new type of message fails to compile here until the table has it.
-  const types: Record<TwinMessage['type'], true> = { reading: true, merge: true };
+  const types: Record<TwinMessage['type'], true> = {
+    reading: true,
+    clock: true,
+    rules: true,
+    told: true,
+    merge: true,
+  };
   assert.deepEqual(new Set(Object.values(messages).map(({ type }) => type)), new Set(Object.keys(types)));
 });
 
@@ -329,15 +383,18 @@ test('an incident says all there is to know of it', () => {
   assert.deepEqual(opening, {
     id: 'too-hot:demo/pump:log-b:10.1',
     rule: 'too-hot',
+    kind: 'threshold',
     severity: 'warning',
     site: 'demo',
     device: 'pump',
     metric: 'temperature',
+    summary: 'temperature 36 is above 30',
     threshold: 30,
     openedAt: T0 + 1,
     openedValue: 36,
     clearedAt: null,
     clearedValue: null,
+    late: false,
   });
   const alerting = receive(states.quiet, messages.crossing).state;
   const back = on({ temperature: 10 }, { at: T0 + 2 });
@@ -353,7 +410,7 @@ test('a rule for values below is the mirror image', () => {
   const open = (values: number[]): boolean[] => {
     let twin = newTwin(SITE, DEVICE);
     return values.map((temperature, index) => {
-      const message = { type: 'reading' as const, rules: [tooCold] };
+      const message = { type: 'reading' as const, rules: rulesOf([tooCold]) };
       twin = receive(twin, { ...message, reading: reading({ temperature }, { at: T0 + index }) }).state;
       return twin.alerts.size === 1;
     });
@@ -365,7 +422,7 @@ test('where the rule applies: site, device, both, everywhere', () => {
   const applies = (site: string | null, device: string | null) =>
     receive(states.quiet, {
       ...on({ temperature: 36 }, { at: T0 + 1 }),
-      rules: [{ ...tooHot, site, device }],
+      rules: rulesOf([{ ...tooHot, site, device }]),
     } as TwinMessage).effects.length === 1;
   assert.equal(applies(null, null), true);
   assert.equal(applies(SITE, null), true);

@@ -1,8 +1,10 @@
 /** Twins, rules and readings for the tests of the actors. */
 import fc from 'fast-check';
-import type { ThresholdRule } from '../../cloud/actors/rule.ts';
+import type { Rule, ThresholdRule } from '../../cloud/actors/rule.ts';
+import { indexRules, type RuleIndex, type TwinRules } from '../../cloud/actors/rule-index.ts';
+import { type BatchOutcome, newSiteState, receiveBatch } from '../../cloud/actors/site.ts';
 import { newTwin, type Reading, receive, type TwinState } from '../../cloud/actors/twin.ts';
-import type { Kind, Value } from '../../protocol/batch.ts';
+import type { Kind, ReadingsBatch, Value } from '../../protocol/batch.ts';
 
 export const SITE = 'demo';
 export const DEVICE = 'pump';
@@ -10,20 +12,32 @@ export const T0 = Date.UTC(2026, 0, 15, 12);
 
 export const tooHot: ThresholdRule = {
   id: 'too-hot',
+  kind: 'threshold',
   metric: 'temperature',
   comparison: 'above',
   threshold: 30,
   hysteresis: 2,
+  forMs: 0,
   severity: 'warning',
   site: null,
   device: null,
+  deviceType: null,
+  tag: null,
 };
+
+export const book = (...rules: readonly Rule[]): RuleIndex => indexRules(rules, 1);
+
+export const rulesOf = (rules: readonly Rule[]): TwinRules => book(...rules).of(SITE, DEVICE, null);
 
 export function reading(metrics: Record<string, Value>, more: Partial<Reading> = {}): Reading {
   const at = more.at ?? T0;
   return {
     at,
     receivedAt: at + 50,
+    gateway: 'g1',
+    lane: 'live',
+    stretch: 0,
+    isLate: false,
     log: 'log-b',
     sequence: 10,
     element: 1,
@@ -36,10 +50,24 @@ export function reading(metrics: Record<string, Value>, more: Partial<Reading> =
 
 export const fold = (
   readings: readonly Reading[],
-  rules: readonly ThresholdRule[] = [],
+  rules: readonly Rule[] = [],
   start: TwinState = newTwin(SITE, DEVICE),
-): TwinState =>
-  readings.reduce((state, one) => receive(state, { type: 'reading', reading: one, rules }).state, start);
+): TwinState => {
+  const ofTwin = rulesOf(rules);
+  return readings.reduce(
+    (state, one) => receive(state, { type: 'reading', reading: one, rules: ofTwin }).state,
+    start,
+  );
+};
+
+/** A batch of the live lane, at a site that has nothing but these twins. */
+export const foldBatch = (
+  site: string,
+  twins: ReadonlyMap<string, TwinState>,
+  batch: ReadingsBatch,
+  rules: readonly Rule[],
+): BatchOutcome =>
+  receiveBatch(newSiteState(site), twins, { batch, gateway: 'g1', lane: 'live' }, book(...rules));
 
 /** A map that throws on every change, so that a test sees who changes it. */
 function frozenMap<K, V>(map: ReadonlyMap<K, V>): ReadonlyMap<K, V> {

@@ -1,0 +1,96 @@
+/**
+ * What is known of a rule's past, in the order of the readings and not in that of their coming: runs of readings with one
+ * verdict. A reading finds its place whenever it comes, and one that comes again changes nothing, so what the runs say is
+ * what a clean fold of the same readings would say, but for where a run begins that another one split. Pure.
+ *
+ *   back ··· past ··· back          a reading in between extends a run, or is one of its own
+ *          └─ an incident, from the first that was past to the first that was back
+ */
+import { isAfter } from './order.ts';
+import type { Verdict } from './rule.ts';
+import type { Run, Since } from './rule-memory.ts';
+
+/** What a clean fold finds. */
+export interface FoundIncident {
+  readonly since: Since;
+  /** Null: it still holds at the last reading. */
+  readonly end: Since | null;
+  /** False: at the last reading it had not held for long enough. */
+  readonly held: boolean;
+}
+
+/**
+ * @param resumes something may still come that lies between it and the one before
+ * @returns the same when the reading tells nothing new
+ */
+export function withReading(
+  runs: readonly Run[],
+  now: Since,
+  verdict: Verdict,
+  resumes: boolean,
+): readonly Run[] {
+  // The first one that does not lie before the reading.
+  const found = runs.findIndex(({ last }) => !isAfter(now, last));
+  const at = found < 0 ? runs.length : found;
+  const run = runs[at];
+  const own: Run = { verdict, first: now, last: now };
+  if (run && !isAfter(run.first, now)) {
+    const isEnd = !isAfter(now, run.first) || !isAfter(run.last, now);
+    if (run.verdict === verdict || isEnd) return runs;
+    return runs.toSpliced(at, 1, { ...run, last: run.first }, own, {
+      ...run,
+      first: run.last,
+    });
+  }
+  // A run grows to its end only. What comes to lie before one may be followed by what splits it, and where the later one
+  // begins must not be lost by then.
+  const before = runs[at - 1];
+  if (before?.verdict === verdict && !resumes) return runs.with(at - 1, { ...before, last: now });
+  return runs.toSpliced(at, 0, own);
+}
+
+/** The fold of the runs. @param forMs how long the condition must hold */
+export function incidentsIn(runs: readonly Run[], forMs: number): FoundIncident[] {
+  const found: FoundIncident[] = [];
+  let since: Since | null = null;
+  let held = false;
+  for (const { verdict, first, last } of runs) {
+    if (since) held ||= first.at - since.at >= forMs;
+    if (verdict === 'past') {
+      since ??= first;
+      held ||= last.at - since.at >= forMs;
+    } else if (since && (!held || verdict === 'back')) {
+      if (held) found.push({ since, end: first, held });
+      since = null;
+      held = false;
+    }
+  }
+  if (since) found.push({ since, end: null, held });
+  return found;
+}
+
+/**
+ * The earliest ones as one: as far as the first incident is over; or, as they hold none, up to one that was back; or those
+ * that the open one has been past in.
+ */
+export function joinEarliest(runs: readonly Run[], first: FoundIncident | undefined): readonly Run[] {
+  const end = first?.end;
+  const over = end ? runs.findIndex(run => run.first === end) : -1;
+  if (over > 0) return joined(runs, 0, over);
+  const begin = first ? runs.findIndex(run => run.first === first.since) : runs.length;
+  const back = runs.findIndex(({ verdict }, index) => index > 0 && index < begin && verdict === 'back');
+  if (back > 0) return joined(runs, 0, back);
+  if (begin >= 2) return joined(runs, 0, Math.min(begin, runs.length) - 1);
+  const past = runs.findLastIndex(({ verdict }) => verdict === 'past');
+  const { first: since } = runs[begin]!;
+  return past > begin
+    ? [...runs.slice(0, begin), { ...runs[past]!, first: since }, ...runs.slice(past + 1)]
+    : joined(runs, begin + 1, runs.length - 1);
+}
+
+/** Those from `from` to `to` as one, with the verdict of the last. */
+const joined = (runs: readonly Run[], from: number, to: number): readonly Run[] => [
+  ...runs.slice(0, from),
+  { ...runs[to]!, first: runs[from]!.first },
+  ...runs.slice(to + 1),
+];

@@ -1,0 +1,109 @@
+/**
+ * What history still holds under an alias goes to the device it stands for: rows of hardware from before it took another
+ * one's place, what was under way while a name changed, and stored twins. Work by the day, in transactions of its own; doing it
+ * again changes nothing.
+ */
+import type { Pool } from 'pg';
+import type { TwinState } from '../actors/twin.ts';
+import { restoreTwin, storeTwin } from '../twin-json.ts';
+import { moveTwins } from './move-twins.ts';
+import { inTransaction } from './store.ts';
+
+/** After this, nothing that was under way when the alias was made can still come. */
+const LOOKED_AFTER_DAYS = 7;
+const DAY_MS = 86_400_000;
+
+interface AliasInHistory {
+  readonly site: string;
+  readonly alias: string;
+  readonly device: string;
+  /** Their numbers in the rows. */
+  readonly fromId: number;
+  readonly toId: number;
+}
+
+/** @param only the site to look at; all of them without it */
+export async function moveHistory(pool: Pool, only?: string): Promise<void> {
+  await pool.query(
+    `insert into holdfast.device (site, name)
+     select a.site, a.device from holdfast.device_alias a join holdfast.device f on (f.site, f.name) = (a.site, a.alias)
+      where ($1::text is null or a.site = $1) and a.changed_at > now() - make_interval(days => $2)
+     on conflict do nothing`,
+    [only ?? null, LOOKED_AFTER_DAYS],
+  );
+  const { rows } = await pool.query<AliasInHistory>(
+    `select a.site, a.alias, a.device, f.id as "fromId", t.id as "toId"
+       from holdfast.device_alias a
+       join holdfast.device f on (f.site, f.name) = (a.site, a.alias)
+       join holdfast.device t on (t.site, t.name) = (a.site, a.device)
+      where ($1::text is null or a.site = $1) and a.changed_at > now() - make_interval(days => $2)`,
+    [only ?? null, LOOKED_AFTER_DAYS],
+  );
+  for (const found of rows) {
+    await moveMessages(pool, found);
+    await moveSummaries(pool, found);
+  }
+  await moveStoredTwins(pool, only);
+}
+
+async function moveMessages(pool: Pool, { fromId, toId }: AliasInHistory): Promise<void> {
+  const { rows } = await pool.query<{ first: number | null; last: number | null }>(
+    `select extract(epoch from min(at))::float8 * 1000 as first, extract(epoch from max(at))::float8 * 1000 as last
+       from holdfast.message where device = $1`,
+    [fromId],
+  );
+  const { first, last } = rows[0]!;
+  if (first === null || last === null) return;
+  for (let day = Math.floor(first / DAY_MS); day * DAY_MS <= last; day++) {
+    await pool.query(
+      `update holdfast.message set device = $2
+        where device = $1 and at >= to_timestamp($3::float8 / 1000) and at < to_timestamp($4::float8 / 1000)`,
+      [fromId, toId, day * DAY_MS, (day + 1) * DAY_MS],
+    );
+  }
+}
+
+/** Of one run both may have a summary of the same interval: they are of different readings, and become one. */
+async function moveSummaries(pool: Pool, { fromId, toId }: AliasInHistory): Promise<void> {
+  await pool.query(
+    `with gone as (delete from holdfast.summary where device = $1 returning *)
+     insert into holdfast.summary as s (at, sequence, log, device, metric, interval_ms, minimum, maximum, mean, count)
+     select at, sequence, log, $2, metric, interval_ms, minimum, maximum, mean, count from gone
+     on conflict (device, metric, at, interval_ms, log, sequence) do update
+        set minimum = least(s.minimum, excluded.minimum), maximum = greatest(s.maximum, excluded.maximum),
+            mean = ((s.mean::numeric * s.count + excluded.mean::numeric * excluded.count) / (s.count + excluded.count))::float8,
+            count = s.count + excluded.count`,
+    [fromId, toId],
+  );
+}
+
+/** The site's actor does the same with its twins in memory; both come to the same state. */
+async function moveStoredTwins(pool: Pool, only?: string): Promise<void> {
+  const { rows } = await pool.query<{ site: string; alias: string; device: string }>(
+    `select a.site, a.alias, a.device from holdfast.device_alias a
+       join holdfast.twin t on (t.site, t.device) = (a.site, a.alias) where $1::text is null or a.site = $1`,
+    [only ?? null],
+  );
+  for (const { site, alias, device } of rows) {
+    await inTransaction(pool, async client => {
+      const { rows: stored } = await client.query<{ device: string; state: string }>(
+        'select device, state from holdfast.twin where site = $1 and device = any ($2) order by device for update',
+        [site, [alias, device]],
+      );
+      const twins = new Map<string, TwinState>();
+      for (const row of stored) {
+        const twin = restoreTwin(site, row.device, row.state);
+        if (twin) twins.set(row.device, twin);
+      }
+      for (const twin of moveTwins(twins, new Map([[alias, device]])).twins) {
+        await client.query(
+          `insert into holdfast.twin (site, device, version, state) values ($1, $2, $3, $4)
+           on conflict (site, device) do update set version = excluded.version, state = excluded.state`,
+          [site, twin.device, twin.version, storeTwin(twin, 0)],
+        );
+      }
+      await client.query('delete from holdfast.twin where site = $1 and device = $2', [site, alias]);
+      return { outcome: 'done' };
+    });
+  }
+}
