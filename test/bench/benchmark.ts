@@ -11,6 +11,9 @@ export interface BenchmarkOptions {
   readonly messages: number | undefined;
   /** How long a trouble lasts, in benchmarks that make one. */
   readonly minutes: number | undefined;
+  /** Devices in all, and their messages per second, in benchmarks that may have more or fewer. */
+  readonly devices: number | undefined;
+  readonly rate: number | undefined;
   /** Where to leave CPU profiles of Holdfast's own processes. */
   readonly profileDirectory: string | undefined;
   /** Folder of real recordings: files `<name>.csv` with a head line and then `timestamp,value`, in UTC. */

@@ -33,6 +33,8 @@ export async function openIngestTap(natsUrl: string): Promise<IngestTap> {
       const log = `${message.subject.split('.').slice(3).join('.')} ${bytes.toString('hex', At.logId, At.firstSequence)}`;
       const from = bytes.readUIntLE(At.firstSequence, 6);
       const run = RangeSet.of(from, from + bytes.readUInt32LE(At.count));
+      // A heartbeat: it has no sequences.
+      if (run.size === 0) return;
       const known = seen.get(log) ?? RangeSet.empty;
       const fresh = run.difference(known);
       seen.set(log, known.union(run));

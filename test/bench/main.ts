@@ -1,12 +1,13 @@
 /**
- * `npm run bench -- NAME [--json] [--rounds N] [--messages N] [--minutes N] [--profile FOLDER]`: runs a benchmark on private servers in a
- * temporary folder. Prints tables for people and, as the last line, one line of JSON; with --json that line alone.
+ * `npm run bench -- NAME [--json] [--rounds N] [--messages N] [--minutes N] [--devices N] [--rate N] [--profile FOLDER]`: runs a
+ * benchmark on private servers in a temporary folder. Prints tables for people and, as the last line, one line of JSON; with --json that line alone.
  */
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { loadavg, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { defaultCacheDirectory, findBinaries } from '../../deploy/local/find-servers.ts';
+import { anomaly } from './anomaly.ts';
 import type { Benchmark } from './benchmark.ts';
 import { buffer } from './buffer.ts';
 import { intake } from './intake.ts';
@@ -14,15 +15,22 @@ import { neighbours } from './neighbours.ts';
 import { outage } from './outage.ts';
 import { pipeline } from './pipeline.ts';
 import { postgresAway } from './postgres-away.ts';
+import { redisWiped } from './redis-wiped.ts';
 import { newReleases } from './releases.ts';
+import { takeover } from './takeover.ts';
+import { twins } from './twins.ts';
 
 const benchmarks: Readonly<Record<string, Benchmark>> = {
   pipeline,
   intake,
   outage,
   'postgres-away': postgresAway,
+  'redis-wiped': redisWiped,
   neighbours,
+  takeover,
+  twins,
   buffer,
+  anomaly,
 };
 
 const startedAt = performance.now();
@@ -53,7 +61,9 @@ async function main(): Promise<number> {
   try {
     const { tables, figures } = await Promise.race([run(), interrupted]);
     if (!asked.json) for (const table of tables) console.log(`${table}\n`);
-    console.log(JSON.stringify({ bench: asked.name, ...figures }));
+    // For whoever compares figures: how busy the machine was, this run included.
+    const load_average = Math.round(loadavg()[0]! * 10) / 10;
+    console.log(JSON.stringify({ bench: asked.name, ...figures, load_average }));
     return 0;
   } catch (error) {
     console.error((error as Error).stack ?? error);
@@ -66,7 +76,7 @@ async function main(): Promise<number> {
 
 function readArguments() {
   const known = Object.entries(benchmarks).map(([name, { does }]) => `  ${name.padEnd(14)}${does}`);
-  const usage = `bench NAME [--json] [--rounds N] [--messages N] [--minutes N] [--profile FOLDER] [--recordings FOLDER]\n${known.join('\n')}`;
+  const usage = `bench NAME [--json] [--rounds N] [--messages N] [--minutes N] [--devices N] [--rate N] [--profile FOLDER] [--recordings FOLDER]\n${known.join('\n')}`;
   let parsed: ReturnType<typeof parse>;
   try {
     parsed = parse();
@@ -79,10 +89,14 @@ function readArguments() {
   const rounds = count(values.rounds);
   const messages = count(values.messages);
   const minutes = count(values.minutes);
+  const devices = count(values.devices);
+  const rate = count(values.rate);
   if (!benchmark || rest.length > 0 || rounds === null || messages === null || minutes === null) return usage;
+  if (devices === null || rate === null) return usage;
   const profileDirectory = values.profile === undefined ? undefined : resolve(values.profile);
   const recordings = values.recordings === undefined ? undefined : resolve(values.recordings);
-  return { name, benchmark, json: values.json, rounds, messages, minutes, profileDirectory, recordings };
+  const counts = { rounds, messages, minutes, devices, rate };
+  return { name, benchmark, json: values.json, ...counts, profileDirectory, recordings };
 }
 
 const parse = () =>
@@ -93,6 +107,8 @@ const parse = () =>
       rounds: { type: 'string' },
       messages: { type: 'string' },
       minutes: { type: 'string' },
+      devices: { type: 'string' },
+      rate: { type: 'string' },
       profile: { type: 'string' },
       recordings: { type: 'string' },
     },
