@@ -18,6 +18,10 @@ const commands = {
     entry: 'deploy/lab/main.ts',
     does: 'lets everything go wrong at a site, and counts what became of each message',
   },
+  chaos: {
+    entry: 'deploy/chaos/main.ts',
+    does: 'lets everything go wrong with a cluster, and compares it with what devices said',
+  },
   edge: {
     entry: 'edge-gateway/command.ts',
     does: 'what can be done on the box itself: status, export, try-mapping',
@@ -25,6 +29,30 @@ const commands = {
   import: {
     entry: 'cloud/import/command.ts',
     does: 'takes what gateways exported onto a stick into history',
+  },
+  devices: {
+    entry: 'cloud/commands/devices-command.ts',
+    does: 'lists devices of the registry; replaces, renames, retires them',
+  },
+  maintenance: {
+    entry: 'cloud/commands/maintenance-command.ts',
+    does: 'keeps a site from paging anybody for a while',
+  },
+  quarantine: {
+    entry: 'cloud/commands/quarantine-command.ts',
+    does: 'messages that could not be used: shows, replays, discards them',
+  },
+  incidents: {
+    entry: 'cloud/commands/incidents-command.ts',
+    does: 'lists incidents; acknowledges and clears them',
+  },
+  rules: {
+    entry: 'cloud/commands/rules-command.ts',
+    does: 'alert rules: lists, changes, and tries them on history',
+  },
+  channels: {
+    entry: 'cloud/commands/channels-command.ts',
+    does: 'who is told of incidents: webhooks and NATS subjects',
   },
   keys: { entry: 'cloud/import/keys-command.ts', does: "makes the key pair of the cloud's import" },
 };
@@ -37,7 +65,7 @@ function main() {
   if (major < 20) fail(`Holdfast needs Node 20 or newer; this is ${process.version}.`);
   const [name = '', ...args] = process.argv.slice(2);
   if (!Object.hasOwn(commands, name)) {
-    const lines = Object.entries(commands).map(([command, { does }]) => `  ${command.padEnd(8)}${does}`);
+    const lines = Object.entries(commands).map(([command, { does }]) => `  ${command.padEnd(13)}${does}`);
     const asked = name === '' || name === 'help' || name === '--help';
     fail(`${asked ? 'holdfast <command> [options]' : `There is no command ${name}.`}\n${lines.join('\n')}`);
   }

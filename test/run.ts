@@ -4,7 +4,7 @@
  *   npm test                          everything
  *   npm test -- twin edge-gateway     only what has one of these in its path; checks are `check/format`, `check/types`
  *
- * Light files run two at a time; those that start whole stacks run alone, after the others. The last line is
+ * Of those that start whole stacks, which mostly wait, one runs at a time, and beside it one light file. The last line is
  * `N passed, N failed`; the exit code is 0 when nothing failed.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -30,11 +30,17 @@ const tools = join(project, 'node_modules', '.bin');
 const scratch = mkdtempSync(join(tmpdir(), 'holdfast-test-'));
 chmodSync(scratch, 0o711);
 
-/** Whole stacks: two of them at a time would starve one another. */
-const ALONE = ['test/end-to-end/', 'test/browser/', 'test/local/', 'test/demo/', 'test/lab/'];
-const LIGHT_AT_A_TIME = 2;
+/** Two of them at a time would starve one another. */
+const WHOLE_STACKS = [
+  'test/end-to-end/',
+  'test/browser/',
+  'test/local/',
+  'test/demo/',
+  'test/lab/',
+  'test/chaos/',
+];
 const LIGHT_TIMEOUT_MS = 120_000;
-const ALONE_TIMEOUT_MS = 300_000;
+const WHOLE_STACK_TIMEOUT_MS = 300_000;
 /** Time to take servers along after SIGTERM. */
 const KILL_AFTER_MS = 5000;
 const OUTPUT_KEPT = 64 * 1024;
@@ -63,13 +69,13 @@ const startedAt = performance.now();
 const jobs = [...checks(), ...testFiles()].filter(
   ({ name }) => filters.length === 0 || filters.some(filter => name.includes(filter.replace(/^\.\//, ''))),
 );
-const runsAlone = (job: Job) => ALONE.some(folder => job.name.startsWith(folder));
-await runAll(
-  jobs.filter(job => !runsAlone(job)),
-  LIGHT_AT_A_TIME,
-);
-await runAll(jobs.filter(runsAlone), 1);
+const light = jobs.filter(job => !isWholeStack(job));
+await Promise.all([runInTurn([jobs.filter(isWholeStack), light]), runInTurn([light])]);
 summary();
+
+function isWholeStack({ name }: Pick<Job, 'name'>): boolean {
+  return WHOLE_STACKS.some(folder => name.startsWith(folder));
+}
 
 function checks(): Job[] {
   const check = (name: string, program: string, ...args: string[]): Job => ({
@@ -99,18 +105,18 @@ function testFiles(): Job[] {
         `--test-reporter-destination=${reportFile}`,
         name,
       ],
-      timeoutMs: ALONE.some(folder => name.startsWith(folder)) ? ALONE_TIMEOUT_MS : LIGHT_TIMEOUT_MS,
+      timeoutMs: isWholeStack({ name }) ? WHOLE_STACK_TIMEOUT_MS : LIGHT_TIMEOUT_MS,
       reportFile,
     };
   });
 }
 
-async function runAll(queue: readonly Job[], atATime: number): Promise<void> {
-  const left = [...queue];
-  const worker = async () => {
-    for (let job = left.shift(); job && process.exitCode === undefined; job = left.shift()) await runJob(job);
-  };
-  await Promise.all(Array.from({ length: atATime }, worker));
+/** One after the other; what another one has taken is not there any more. */
+async function runInTurn(queues: readonly Job[][]): Promise<void> {
+  for (const queue of queues) {
+    for (let job = queue.shift(); job && process.exitCode === undefined; job = queue.shift())
+      await runJob(job);
+  }
 }
 
 async function runJob(job: Job): Promise<void> {

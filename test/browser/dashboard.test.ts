@@ -142,6 +142,9 @@ const alerts = (t: TestContext, browser: Browser, stack: RealStack) =>
     await page.goto(`${stack.url}/#/alerts`);
     await shows(page, '.incidents tbody tr', 'too-hot');
     await shows(page, '.still', 'open');
+    await page.getByRole('button', { name: 'Acknowledge too-hot of oven' }).click();
+    await shows(page, '.incidents tbody th', 'acknowledged by dashboard');
+    assert.equal(await page.locator('.incidents button').count(), 0);
     await page.goto(`${stack.url}/#/twin/demo/oven`);
     await shows(page, '.open-alerts', 'limit 30');
     await stack.publish('devices/oven/telemetry', { heat: 20 });

@@ -169,7 +169,7 @@ test('silence is asked about once and then taken for a dead link', bounded, asyn
 
 test('any frame answers the ping', bounded, async t => {
   const { url, messages, opened } = await startServer(t);
-  const { client, reach, frames } = startClient(t, url, { silenceMs: 40, delayFor: () => 3_600_000 });
+  const { client, reach, frames } = startClient(t, url, { silenceMs: 1000, delayFor: () => 3_600_000 });
   client.start();
   await reach('open');
   const socket = await opened.take();

@@ -132,24 +132,6 @@ test('the JetStream store is deleted with the cursor kept and batches in it that
     await scene.stack.startCloud();
   }));
 
-test('a second cloud node takes over and the first one is fenced', async () => {
-  const second = scene.cloudNode('cloud-2');
-  const fenced = Promise.withResolvers<string>();
-  const first = scene.stack.cloud;
-  first.onUnexpectedExit(fenced.resolve);
-  await throughFault('taken over', 'fenced', async publisher => {
-    await second.start();
-    assert.equal(await fenced.promise, 'ended with code 3');
-    assert.match(first.output(), /fenced: partition \d+ was taken over by another node/);
-    await publisher.reached(publisher.acknowledged + 250);
-    // And back: the one that took over is fenced in its turn.
-    const fencedToo = Promise.withResolvers<string>();
-    second.onUnexpectedExit(fencedToo.resolve);
-    await scene.stack.startCloud();
-    assert.equal(await fencedToo.promise, 'ended with code 3');
-  });
-});
-
 test('Redis and the cloud node are both gone: the twins of silent devices are back without a new message', async () => {
   await scene.stack.cloud.kill();
   await scene.stack.redis.kill();

@@ -60,6 +60,7 @@ type Frame =
         alerts?: Record<string, unknown>;
       }[];
     }
+  | { type: 'incidents'; site: string }
   | { type: 'error'; code: string; detail: string };
 
 const CONNECT_AGAIN_MS = 100;
@@ -111,6 +112,8 @@ export async function openWatcher(options: {
   }
 
   function receive(frame: Frame): void {
+    // What it tells is asked for over HTTP by those tests that look at it.
+    if (frame.type === 'incidents') return;
     if (frame.type === 'error') {
       errors.push(frame);
       if (frame.code === 'unavailable')
