@@ -111,7 +111,8 @@ function isComplete(mark: Mark, { logs, planOf, streamCreated }: HeartbeatView):
     const inStream = (plan?.sent ?? []).filter(
       sent => sent.lane === 'live' && sent.sequence !== null && sent.created === streamCreated,
     );
-    const settled = plan?.settled ?? RangeSet.empty;
+    // What a copy lacks is not its to bring.
+    const settled = (plan?.settled ?? RangeSet.empty).union(log.missing);
     return settled.union(RangeSet.from(inStream)).covers(from, end);
   });
 }

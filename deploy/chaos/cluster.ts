@@ -10,6 +10,7 @@ import pg from 'pg';
 import { type BrokerTap, openBrokerTap } from '../faults/broker-tap.ts';
 import { keyOfMessage } from '../faults/devices.ts';
 import type { Binaries } from '../local/binaries.ts';
+import { cloudProcess } from '../local/cloud-process.ts';
 import { type Link, openLink } from '../local/link.ts';
 import { type NodeProcess, nodeProcess } from '../local/node-process.ts';
 import { freePort } from '../local/ports.ts';
@@ -132,6 +133,7 @@ export async function openCluster(options: {
         HOLDFAST_REDIS_URL: redis.url,
         HOLDFAST_POSTGRES_URL: postgres.url,
         HOLDFAST_PARTITIONS: String(PARTITIONS),
+        HOLDFAST_WEBHOOK_PRIVATE: 'allow',
       },
     };
   }
@@ -239,11 +241,7 @@ export async function openCluster(options: {
         continue;
       }
       const port = await freePort();
-      const process = nodeProcess({
-        name,
-        entry: new URL('../../cloud/main.ts', import.meta.url),
-        env: { ...env, HOLDFAST_HTTP_PORT: String(port) },
-      });
+      const process = cloudProcess({ name, env: { ...env, HOLDFAST_HTTP_PORT: String(port) } });
       options.signal.throwIfAborted();
       releases.push(() => process.stop());
       await process.start();

@@ -20,6 +20,7 @@ import { type ChaosCluster, chaosSites, openCluster } from './cluster.ts';
 import { conduct } from './conductor.ts';
 import { type Dashboard, openDashboard } from './dashboard.ts';
 import { CHAOS_RULE, chaosValue } from './incidents.ts';
+import { openPageReceiver, type PageReceiver } from './pages.ts';
 import { makePlan } from './plan.ts';
 import { newRecovery, percentile } from './recovery.ts';
 import { type ChaosCount, isClean, planLines, tableOf } from './report.ts';
@@ -29,9 +30,9 @@ import { judge, type Verdict } from './verdict.ts';
 const PROGRESS_MS = 5000;
 const PATIENCE_MS = 60_000;
 const LAST_PUBACKS_MS = 90_000;
-/** For all to get through when all is healed; and for twins and incidents to follow. */
+/** For all to get through when all is healed; and for twins, incidents and pages to follow, of which a flood's digest is the last. */
 const SETTLE_MS = 180_000;
-const FOLLOW_MS = 20_000;
+const FOLLOW_MS = 75_000;
 /** When as much is missing as that long ago, it does not come any more. */
 const STILL_MS = 60_000;
 const JUDGE_EVERY_MS = 1500;
@@ -63,8 +64,10 @@ async function chaos(options: ChaosArguments, end: Ending): Promise<number> {
     signal.throwIfAborted();
     const cluster = await openCluster({ directory, binaries, seed, nodes, env, report: say, signal });
     releases.push(() => cluster.close());
+    const pages = await openPageReceiver();
+    releases.push(() => pages.close());
     if (options.logs !== null) releases.push(() => keepLogs(cluster, options.logs!));
-    await ready(cluster);
+    await ready(cluster, pages.url);
 
     const fleet = new Map<string, Devices>();
     releases.push(() => Promise.all([...fleet.values()].map(devices => devices.close())));
@@ -108,13 +111,14 @@ async function chaos(options: ChaosArguments, end: Ending): Promise<number> {
     for (const devices of fleet.values()) devices.lastWord();
     const finished = await Promise.all([...fleet.values()].map(of => of.finish(LAST_PUBACKS_MS)));
     if (finished.includes(false)) say('a broker does not acknowledge everything');
-    const verdict = await settled(cluster, fleet, faults.brokerKilledAt, dashboards, signal);
+    const verdict = await settled(cluster, fleet, faults.brokerKilledAt, dashboards, pages, signal);
     clearInterval(progress);
     await sampler.close();
 
     const regressions = [...dashboards.flatMap(({ regressions }) => regressions), ...verdict.wrongTwins];
     const staleEffects = [...dashboards.flatMap(({ staleUpdates }) => staleUpdates), ...sampler.staleEffects];
-    for (const lines of [verdict.details, regressions, staleEffects, verdict.wrongIncidents, cluster.crashes])
+    const wrongIncidents = [...verdict.wrongIncidents, ...verdict.wrongPages];
+    for (const lines of [verdict.details, regressions, staleEffects, wrongIncidents, cluster.crashes])
       for (const line of lines.slice(0, LINES_MAX)) say(line);
     const { messages } = verdict;
     const counted: ChaosCount = {
@@ -125,13 +129,14 @@ async function chaos(options: ChaosArguments, end: Ending): Promise<number> {
       phantoms: messages.phantoms,
       regressions: regressions.length,
       stale_effects: staleEffects.length,
-      wrong_incidents: verdict.wrongIncidents.length,
+      wrong_incidents: wrongIncidents.length,
       recovery_ms: { p50: percentile(recovery.times, 0.5), p99: percentile(recovery.times, 0.99) },
       seed,
       nodes,
       published: messages.published,
       stored: messages.stored,
       incidents: verdict.incidents,
+      pages: pages.heard.size,
       lost_at_broker: messages.lost_at_broker,
       repeated_unmarked: messages.repeated_unmarked,
       repeated_between_gateways: verdict.repeatedBetweenGateways,
@@ -148,13 +153,19 @@ async function chaos(options: ChaosArguments, end: Ending): Promise<number> {
   }
 }
 
-/** Every gateway is at its broker, and every node knows the rule. */
-async function ready(cluster: ChaosCluster): Promise<void> {
+/** Every gateway is at its broker, and every node knows the rule and whom to tell. */
+async function ready(cluster: ChaosCluster, webhook: string): Promise<void> {
   await cluster.database.query(
     `insert into holdfast.rule (id, metric, comparison, threshold, hysteresis)
      values ($1, $2, 'above', $3, $4) on conflict do nothing`,
     [CHAOS_RULE.id, CHAOS_RULE.metric, CHAOS_RULE.threshold, CHAOS_RULE.hysteresis],
   );
+  const response = await fetch(`${cluster.nodes[0]!.url}/channels/chaos`, {
+    method: 'PUT',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ kind: 'webhook', target: webhook }),
+  });
+  if (!response.ok) throw new Error(`the channel is refused: ${await response.text()}`);
   const deadline = performance.now() + PATIENCE_MS;
   const isThere = (output: string) => /broker: (connected|standby)/.test(output);
   while (!cluster.gateways.every(({ process: of }) => isThere(of.output()))) {
@@ -189,6 +200,7 @@ async function settled(
   fleet: ReadonlyMap<string, Devices>,
   brokerKilledAt: ReadonlyMap<string, readonly number[]>,
   dashboards: readonly Dashboard[],
+  pages: PageReceiver,
   signal: AbortSignal,
 ): Promise<Verdict> {
   const deadline = performance.now() + SETTLE_MS;
@@ -196,7 +208,7 @@ async function settled(
   let still = { stored: 0, since: performance.now() };
   let isSaid = false;
   for (;;) {
-    const verdict = await judge(cluster, fleet, brokerKilledAt).catch(error => {
+    const verdict = await judge(cluster, fleet, brokerKilledAt, pages).catch(error => {
       if (performance.now() > deadline) throw error;
       return null;
     });
@@ -205,14 +217,15 @@ async function settled(
       storedAt = isStored ? (storedAt ?? performance.now()) : null;
       if (isStored && !isSaid) say('all is in history');
       isSaid ||= isStored;
-      const isRight = verdict.wrongTwins.length + verdict.wrongIncidents.length === 0;
+      const { wrongTwins, wrongIncidents, wrongPages } = verdict;
+      const isRight = wrongTwins.length + wrongIncidents.length + wrongPages.length === 0;
       const isDone = isStored && isRight && allShown(fleet, dashboards);
       if (verdict.messages.stored !== still.stored)
         still = { stored: verdict.messages.stored, since: performance.now() };
       const isStill = performance.now() - still.since > STILL_MS;
       const isLate = storedAt !== null && performance.now() - storedAt > FOLLOW_MS;
       // A second copy of something would be there by now, too.
-      if (isDone) return judge(cluster, fleet, brokerKilledAt);
+      if (isDone) return judge(cluster, fleet, brokerKilledAt, pages);
       if (isLate || isStill || performance.now() > deadline) {
         say(isStored ? 'twins, incidents or dashboards do not follow' : 'not all gets into history in time');
         return verdict;

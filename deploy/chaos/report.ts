@@ -21,6 +21,8 @@ export interface ChaosCount extends Wrongs {
   readonly published: number;
   readonly stored: number;
   readonly incidents: number;
+  /** Different ones that somebody was told. */
+  readonly pages: number;
   readonly lost_at_broker: number;
   readonly repeated_unmarked: number;
   readonly repeated_between_gateways: number;
@@ -49,7 +51,8 @@ const MEANINGS: readonly (readonly [keyof ChaosCount, string])[] = [
   ['regressions', 'a dashboard saw a twin go back, or a twin is not what history says'],
   ['stale_effects', 'something of an older epoch after a newer one'],
   ['incidents', 'in the table'],
-  ['wrong_incidents', 'missing, doubled, without a cause, or left open'],
+  ['pages', 'different ones that a webhook received'],
+  ['wrong_incidents', 'missing, doubled, without a cause, left open, or not told as they are in the table'],
   ['crashes', 'programs that ended by themselves'],
 ];
 

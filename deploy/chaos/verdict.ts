@@ -10,6 +10,7 @@ import type { Devices } from '../faults/devices.ts';
 import type { StoredCounter } from '../faults/stored-counters.ts';
 import type { ChaosCluster } from './cluster.ts';
 import { CHAOS_RULE, chaosValue, type FoundIncident, wrongIncidents } from './incidents.ts';
+import { type PagedIncident, type PageReceiver, wrongPages } from './pages.ts';
 
 export interface Verdict {
   /** Of all sites together. */
@@ -19,6 +20,7 @@ export interface Verdict {
   /** One line per twin that is not the fold of history. */
   readonly wrongTwins: readonly string[];
   readonly wrongIncidents: readonly string[];
+  readonly wrongPages: readonly string[];
   readonly incidents: number;
   readonly details: readonly string[];
   /** Whether the last message of every device is in history. */
@@ -42,6 +44,7 @@ export async function judge(
   cluster: ChaosCluster,
   fleet: ReadonlyMap<string, Devices>,
   brokerKilledAt: ReadonlyMap<string, readonly number[]>,
+  pages: PageReceiver,
 ): Promise<Verdict> {
   const total = Object.fromEntries(FIGURES.map(name => [name, 0])) as Record<keyof MessageCount, number>;
   const details: string[] = [];
@@ -83,6 +86,7 @@ export async function judge(
     repeatedBetweenGateways,
     wrongTwins,
     wrongIncidents: incidentsWrong,
+    wrongPages: wrongPages(await pagedIncidents(cluster), pages),
     incidents,
     details,
     complete,
@@ -154,6 +158,14 @@ async function twinsThatDiffer(cluster: ChaosCluster, site: string): Promise<str
     compare(`over ${node.name}`, new Map(twins.map(({ device, metrics }) => [device, metrics.n])));
   }
   return wrong;
+}
+
+/** Of all rules: a dead link pages, too. */
+async function pagedIncidents({ database }: ChaosCluster): Promise<PagedIncident[]> {
+  const { rows } = await database.query<PagedIncident>(
+    'select id, cleared_at is not null as cleared, late from holdfast.incident',
+  );
+  return rows;
 }
 
 async function foundIncidents(cluster: ChaosCluster, site: string): Promise<FoundIncident[]> {

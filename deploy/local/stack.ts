@@ -8,6 +8,7 @@ import { importPermissions } from '../../protocol/export/import-permissions.ts';
 import { gatewayId, siteId } from '../../protocol/ids.ts';
 import { helloSubject, inboxPrefix, settledSubject } from '../../protocol/subjects.ts';
 import type { Binaries } from './binaries.ts';
+import { cloudProcess } from './cloud-process.ts';
 import { type NodeProcess, nodeProcess } from './node-process.ts';
 import { freePort } from './ports.ts';
 import {
@@ -140,13 +141,12 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         ? await options.cloudEnv({ nats, redis, postgres })
         : options.cloudEnv),
     };
-    const cloudProcess = () =>
-      nodeProcess({
+    const newCloud = () =>
+      cloudProcess({
         name: 'cloud node',
-        entry: new URL('../../cloud/main.ts', import.meta.url),
         env: { ...cloudEnv, HOLDFAST_HTTP_PORT: String(httpPort) },
       });
-    let cloud = cloudProcess();
+    let cloud = newCloud();
     options.signal?.throwIfAborted();
     await cloud.start();
     releases.push(() => cloud.stop());
@@ -193,7 +193,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         return cloud;
       },
       async startCloud() {
-        cloud = cloudProcess();
+        cloud = newCloud();
         await cloud.start();
       },
       url,

@@ -9,7 +9,8 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ownerOf } from '../../cloud/cluster/rendezvous.ts';
-import { type NodeProcess, nodeProcess } from '../../deploy/local/node-process.ts';
+import { cloudProcess } from '../../deploy/local/cloud-process.ts';
+import type { NodeProcess } from '../../deploy/local/node-process.ts';
 import type { Stack } from '../../deploy/local/stack.ts';
 import { siteId } from '../../protocol/ids.ts';
 import { partitionOf } from '../../protocol/subjects.ts';
@@ -199,9 +200,8 @@ export const takeover: Benchmark = {
 };
 
 const cloudNode = (stack: Stack, name: string): NodeProcess =>
-  nodeProcess({
+  cloudProcess({
     name,
-    entry: new URL('../../cloud/main.ts', import.meta.url),
     env: {
       HOLDFAST_NATS_URL: stack.nats.url,
       HOLDFAST_REDIS_URL: stack.redis.url,

@@ -7,7 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type JetStreamClient, jetstream } from '@nats-io/jetstream';
 import { connect } from '@nats-io/transport-node';
 import pg from 'pg';
-import { type NodeProcess, nodeProcess } from '../../deploy/local/node-process.ts';
+import { cloudProcess } from '../../deploy/local/cloud-process.ts';
+import type { NodeProcess } from '../../deploy/local/node-process.ts';
 import { freePort, startNats, startPostgres, startRedis } from '../../deploy/local/servers.ts';
 import { buildBatch } from '../../edge-gateway/batch-builder.ts';
 import type { Frame } from '../../edge-gateway/log/frame.ts';
@@ -62,7 +63,7 @@ export async function openTwinSubject(
   const postgres = await startPostgres({ binaries, directory: join(directory, 'postgres') });
   releases.add(() => postgres.stop());
   const port = await freePort();
-  const node = nodeProcess({
+  const node = cloudProcess({
     name: `node of ${devices}`,
     entry: new URL('measured-node.ts', import.meta.url),
     env: {

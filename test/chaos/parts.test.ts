@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { readChaosArguments } from '../../deploy/chaos/arguments.ts';
 import { CHAOS_RULE, chaosValue, teethOf, wrongIncidents } from '../../deploy/chaos/incidents.ts';
+import { pageKey, wrongPages } from '../../deploy/chaos/pages.ts';
 import { faultKinds, makePlan } from '../../deploy/chaos/plan.ts';
 import { newRecovery } from '../../deploy/chaos/recovery.ts';
 
@@ -92,4 +93,21 @@ test('recovery counts from the moment asked about to the last site that is live 
   recovery.troubled()();
   assert.equal(recovery.dropped, 1, 'another trouble in between says nothing about the first');
   over();
+});
+
+test('a page that is missing, of nothing, or under two names is found', () => {
+  const of = (...keys: string[]) => new Map(keys.map(key => [key, new Set(['msg_1'])]));
+  const incidents = [
+    { id: 'a', cleared: true, late: false },
+    { id: 'b', cleared: true, late: true },
+  ];
+  const told = of(pageKey('opened', 'a'), pageKey('cleared', 'a'));
+  assert.deepEqual(wrongPages(incidents, { heard: told, unnamed: 0 }), []);
+  const missing = wrongPages(incidents, { heard: of(pageKey('opened', 'a')), unnamed: 0 });
+  assert.deepEqual(missing, ['nobody was told: cleared a']);
+  assert.deepEqual(wrongPages(incidents, { heard: of(pageKey('opened', 'a')), unnamed: 1 }), []);
+  const made = new Map([...told, ...of(pageKey('opened', 'c'))]);
+  assert.match(wrongPages(incidents, { heard: made, unnamed: 0 }).join(), /^people know .* opened c$/);
+  const twice = new Map([...told, [pageKey('opened', 'a'), new Set(['msg_1', 'msg_2'])]]);
+  assert.match(wrongPages(incidents, { heard: twice, unnamed: 0 }).join(), /^one page under 2 names/);
 });

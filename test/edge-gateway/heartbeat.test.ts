@@ -119,3 +119,12 @@ test('hearing begins anew after a break, and when the clock was set', () => {
   assert.equal(next.coversSite, true);
   assert.ok(next.completeUntil <= next.at);
 });
+
+test('what a copy of a log lacks is not its to bring', () => {
+  const copy = log(OLDER, 11, { missing: RangeSet.of(6, 11) });
+  const plans = { [OLDER]: inStream(1, 6), [CURRENT]: inStream(1, 11) };
+  const until = (older: LogInfo) =>
+    newHeartbeats().next(view(9, [older, log(CURRENT, 11)], plans)).completeUntil;
+  assert.equal(until(copy), T0 + 9000);
+  assert.notEqual(until(log(OLDER, 11)), T0 + 9000);
+});

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import pg from 'pg';
 import type { Binaries } from '../../deploy/local/binaries.ts';
+import { cloudProcess } from '../../deploy/local/cloud-process.ts';
 import { defaultCacheDirectory, findBinaries } from '../../deploy/local/find-servers.ts';
 import { type NodeProcess, nodeProcess } from '../../deploy/local/node-process.ts';
 import { type Stack, startStack, withUser } from '../../deploy/local/stack.ts';
@@ -95,9 +96,8 @@ export async function openScene(options: {
       },
       cloudNode: (name, env) =>
         started(
-          nodeProcess({
+          cloudProcess({
             name,
-            entry: new URL('../../cloud/main.ts', import.meta.url),
             env: {
               HOLDFAST_NATS_URL: stack.nats.url,
               HOLDFAST_REDIS_URL: stack.redis.url,
