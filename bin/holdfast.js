@@ -14,7 +14,7 @@ const commands = {
   start: { entry: 'deploy/demo/main.ts', does: 'runs everything on this machine, with a simulated fleet' },
   test: { entry: 'test/run.ts', does: 'runs the tests' },
   bench: { entry: 'test/bench/main.ts', does: 'measures' },
-  cloud: { entry: 'cloud/main.ts', options: 'cloud/node-options.json', does: 'runs a cloud node' },
+  cloud: { entry: 'cloud/main.ts', does: 'runs a cloud node' },
   lab: {
     entry: 'deploy/lab/main.ts',
     does: 'lets everything go wrong at a site, and counts what became of each message',
@@ -71,10 +71,7 @@ function main() {
     fail(`${asked ? 'holdfast <command> [options]' : `There is no command ${name}.`}\n${lines.join('\n')}`);
   }
   installDependencies();
-  const { entry, options } = commands[name];
-  // Read at the start of the process, so that they can be said here only.
-  const nodeOptions = options ? JSON.parse(readFileSync(join(project, options), 'utf8')) : [];
-  run(node22(), [...nodeOptions, join(project, entry), ...args]);
+  run(node22(), [join(project, commands[name].entry), ...args]);
 }
 
 /** `npm ci` when what is installed is not what the lock file says. */

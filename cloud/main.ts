@@ -14,7 +14,8 @@ const logger = pino({ level: config.logLevel, base: { node: config.node } });
 const started = await startCloudNode(config, logger, (reason, exitCode) => {
   logger.fatal({ reason }, 'this node stops writing and ends');
   process.exit(exitCode);
-});
+  // A server that went away while it was starting.
+}).catch(error => ({ outcome: 'refused' as const, reason: (error as Error).message }));
 if (started.outcome === 'refused') {
   logger.fatal({ reason: started.reason }, 'the cloud node cannot start');
   process.exit(1);

@@ -38,6 +38,8 @@ const WHOLE_STACKS = [
   'test/demo/',
   'test/lab/',
   'test/chaos/',
+  // Uses all cores by itself.
+  'test/simulate/',
 ];
 const LIGHT_TIMEOUT_MS = 120_000;
 const WHOLE_STACK_TIMEOUT_MS = 300_000;

@@ -8,7 +8,6 @@ import { z } from 'zod';
 import { isDeviceId, isSiteId } from '../../protocol/ids.ts';
 import { type Channel, ChannelChange, isChannelId } from '../incidents/channel.ts';
 import { countPages, deleteChannel, findChannel, putChannel } from '../incidents/channel-table.ts';
-import { publishPage } from '../incidents/delivery.ts';
 import { readChannels } from '../incidents/delivery-table.ts';
 import {
   acknowledgeIncident,
@@ -17,6 +16,7 @@ import {
   listIncidents,
   type PageStart,
 } from '../incidents/incident-table.ts';
+import { publishPage } from '../incidents/nats-page.ts';
 import { testMessage } from '../incidents/page.ts';
 import { namesPrivateAddress } from '../incidents/private-addresses.ts';
 import { sendWebhook } from '../incidents/webhook.ts';

@@ -14,15 +14,15 @@
  * and what is remembered are bounded), H (channels have nothing in common but the table), R (the way through Postgres is
  * tried again for ever).
  */
-import { headers, type NatsConnection } from '@nats-io/transport-node';
+import type { NatsConnection } from '@nats-io/transport-node';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
 import type { IncidentTransition } from '../actors/incident.ts';
 import { publishIncidents } from '../push/bus.ts';
 import { type Channel, isFor } from './channel.ts';
 import { type ChannelQueue, openChannelQueue, type Result } from './channel-queue.ts';
+import { newDeliveryMemory, REMEMBERED_MAX } from './delivery-memory.ts';
 import {
-  type DeliveryNote,
   forgetOld,
   type MaintenanceWindow,
   type OwnedPartition,
@@ -30,9 +30,10 @@ import {
   readDelivered,
   readMaintenance,
   takeDue,
-  writeNotes,
 } from './delivery-table.ts';
+import { publishPage } from './nats-page.ts';
 import { type Message, type Page, pageKey } from './page.ts';
+import { newTenures } from './tenures.ts';
 import { type SendOutcome, sendWebhook } from './webhook.ts';
 
 export interface ChannelStatus {
@@ -71,18 +72,10 @@ export const deliveryLimits = {
   duePerChannelMax: 500,
   /** For how long rows that were taken are ours alone, within one epoch. */
   takenMs: 60_000,
-  /** Delivered pages that are remembered; of older ones only Postgres knows. */
-  rememberedMax: 100_000,
-  /** Notes that wait for Postgres; beyond it the oldest is dropped, and that page is in memory only. */
-  notesMax: 100_000,
-  notesPerWrite: 1000,
-  /** How long a page waits for what was delivered under earlier epochs to be read. */
-  knownWaitMs: 2000,
   keptMs: 30 * 86_400_000,
 } as const;
 
 const HOUR_MS = 3_600_000;
-const NATS_ANSWER_MS = 5000;
 
 export function openDelivery(options: {
   pool: Pool;
@@ -99,44 +92,14 @@ export function openDelivery(options: {
     { channel: Channel; queue: ChannelQueue; delivered: number; failed: number }
   >();
   let maintenance: readonly MaintenanceWindow[] = [];
-  /** `channel\npage` of what was delivered, oldest first. */
-  const remembered = new Set<string>();
-  let notes = new Map<string, DeliveryNote>();
-  /** `partition:epoch` of which we know what was delivered before. */
-  const known = new Set<string>();
-  const knownWaiters = new Map<string, PromiseWithResolvers<void>>();
-  const released = new Set<string>();
+  const memory = newDeliveryMemory(pool);
+  const tenures = newTenures(options.owned);
+  const { holds } = tenures;
   let lastReason = '';
   let forgotAt = 0;
   let closed = false;
   let passing: Promise<void> | null = null;
   let again = false;
-
-  const tenure = (partition: number, epoch: number): string => `${partition}:${epoch}`;
-  const holds = (partition: number, epoch: number): boolean =>
-    !closed &&
-    !released.has(tenure(partition, epoch)) &&
-    options.owned().some(owned => owned.id === partition && owned.epoch === epoch);
-  const rememberedKey = (channel: string, key: string) => `${channel}\n${key}`;
-
-  function remember(channel: string, key: string): void {
-    remembered.add(rememberedKey(channel, key));
-    if (remembered.size <= deliveryLimits.rememberedMax) return;
-    for (const oldest of remembered) {
-      remembered.delete(oldest);
-      break;
-    }
-  }
-
-  function note(key: string, entry: DeliveryNote): void {
-    notes.delete(key);
-    notes.set(key, entry);
-    if (notes.size <= deliveryLimits.notesMax) return;
-    for (const oldest of notes.keys()) {
-      notes.delete(oldest);
-      break;
-    }
-  }
 
   function onResult(channel: string, pages: readonly Page[], result: Result): void {
     const entry = channels.get(channel);
@@ -152,8 +115,8 @@ export function openDelivery(options: {
     }
     for (const { incident, event, partition } of pages) {
       const key = pageKey(incident.id, event);
-      if (result.state === 'delivered') remember(channel, key);
-      note(rememberedKey(channel, key), {
+      if (result.state === 'delivered') memory.remember(channel, key);
+      memory.note({
         incident: incident.id,
         event,
         channel,
@@ -169,7 +132,7 @@ export function openDelivery(options: {
 
   function send(id: string, message: Message): Promise<SendOutcome> {
     const channel = channels.get(id)?.channel;
-    if (!channel?.enabled) return Promise.resolve(unsent('the channel is switched off'));
+    if (!channel?.enabled) return Promise.resolve(switchedOff);
     if (channel.kind === 'nats') return publishPage(nats, channel.target, message);
     const { target: url, secret } = channel;
     const { allowPrivate } = options;
@@ -209,21 +172,21 @@ export function openDelivery(options: {
     const key = pageKey(incident.id, event);
     const opening = pageKey(incident.id, 'opened');
     for (const { channel, queue } of channels.values()) {
-      if (remembered.has(rememberedKey(channel.id, key))) continue;
+      if (memory.has(channel.id, key)) continue;
       if (event === 'opened') {
         if (isFor(channel, incident) && !underMaintenance(incident.site, incident.openedAt))
           queue.offer(page);
         continue;
       }
       // Whether it was told of the opening only Postgres knows otherwise; it must not hear the clear first.
-      if (remembered.has(rememberedKey(channel.id, opening)) || queue.has(opening)) queue.offer(page);
+      if (memory.has(channel.id, opening) || queue.has(opening)) queue.offer(page);
     }
   }
 
   async function pass(): Promise<void> {
-    await flushNotes();
-    forgetTenures();
-    const owned = options.owned().filter(({ id, epoch }) => holds(id, epoch));
+    await memory.flush();
+    tenures.forgetEnded();
+    const owned = tenures.held();
     applyChannels(await readChannels(pool));
     maintenance = await readMaintenance(pool);
     await learn(owned);
@@ -235,7 +198,7 @@ export function openDelivery(options: {
       deliveryLimits.takenMs,
     )) {
       const key = pageKey(page.incident.id, page.event);
-      if (remembered.has(rememberedKey(channel, key))) {
+      if (memory.has(channel, key)) {
         // Delivered before its row was there, or the note was lost with a connection.
         onResult(channel, [page], { state: 'delivered', attempts: Math.max(1, attempts), digest: null });
       } else channels.get(channel)?.queue.offer(page, attempts);
@@ -246,55 +209,18 @@ export function openDelivery(options: {
     }
   }
 
-  function forgetTenures(): void {
-    const ours = new Set(options.owned().map(({ id, epoch }) => tenure(id, epoch)));
-    for (const old of known) if (!ours.has(old)) known.delete(old);
-    for (const old of released) if (!ours.has(old)) released.delete(old);
-    for (const [old, { resolve }] of knownWaiters) {
-      if (ours.has(old)) continue;
-      knownWaiters.delete(old);
-      resolve();
-    }
-  }
-
   /** What earlier owners delivered, so that an opening that is replayed is not told again. */
   async function learn(owned: readonly OwnedPartition[]): Promise<void> {
-    const fresh = owned.filter(({ id, epoch }) => !known.has(tenure(id, epoch)));
+    const fresh = owned.filter(({ id, epoch }) => !tenures.isKnown(id, epoch));
     if (fresh.length === 0) return;
     const delivered = await readDelivered(
       pool,
       fresh.map(({ id }) => id),
-      deliveryLimits.rememberedMax / 2,
+      REMEMBERED_MAX / 2,
     );
-    for (const [incident, event, channel] of delivered.reverse()) remember(channel, pageKey(incident, event));
-    for (const { id, epoch } of fresh) {
-      known.add(tenure(id, epoch));
-      knownWaiters.get(tenure(id, epoch))?.resolve();
-      knownWaiters.delete(tenure(id, epoch));
-    }
-  }
-
-  async function isKnown(partition: number, epoch: number): Promise<void> {
-    const of = tenure(partition, epoch);
-    if (known.has(of)) return;
-    const waiter = knownWaiters.get(of) ?? Promise.withResolvers<void>();
-    knownWaiters.set(of, waiter);
-    void workOff();
-    const timer = setTimeout(waiter.resolve, deliveryLimits.knownWaitMs);
-    await waiter.promise;
-    clearTimeout(timer);
-  }
-
-  /** Rejects when Postgres does not take them; they are kept. */
-  async function flushNotes(): Promise<void> {
-    while (notes.size > 0) {
-      const batch = [...notes].slice(0, deliveryLimits.notesPerWrite);
-      await writeNotes(
-        pool,
-        batch.map(([, entry]) => entry),
-      );
-      for (const [key, entry] of batch) if (notes.get(key) === entry) notes.delete(key);
-    }
+    for (const [incident, event, channel] of delivered.reverse())
+      memory.remember(channel, pageKey(incident, event));
+    for (const { id, epoch } of fresh) tenures.setKnown(id, epoch);
   }
 
   function workOff(): Promise<void> {
@@ -325,22 +251,29 @@ export function openDelivery(options: {
   void workOff();
 
   const noteWhatIsLeft = () =>
-    flushNotes().catch(error =>
-      logger.warn({ reason: (error as Error).message, pages: notes.size }, 'incidents: deliveries not noted'),
-    );
+    memory
+      .flush()
+      .catch(error =>
+        logger.warn(
+          { reason: (error as Error).message, pages: memory.waiting },
+          'incidents: deliveries not noted',
+        ),
+      );
 
   return {
     deliverNow(partition, epoch, transitions) {
       if (transitions.length === 0 || !holds(partition, epoch)) return;
       publishIncidents(nats, transitions);
-      void isKnown(partition, epoch).then(() => {
-        // A closed one that came late is nobody's concern; a clear of one that was told is found in Postgres.
-        for (const transition of transitions) if (!transition.late) deliver(partition, epoch, transition);
-      });
+      void tenures
+        .whenKnown(partition, epoch, () => void workOff())
+        .then(() => {
+          // A closed one that came late is nobody's concern; a clear of one that was told is found in Postgres.
+          for (const transition of transitions) if (!transition.late) deliver(partition, epoch, transition);
+        });
     },
     workOff,
     async release(partition) {
-      for (const { id, epoch } of options.owned()) if (id === partition) released.add(tenure(id, epoch));
+      tenures.release(partition);
       for (const { queue } of channels.values()) queue.dropLost();
       await Promise.all([...channels.values()].map(({ queue }) => queue.settled(partition)));
       await noteWhatIsLeft();
@@ -356,7 +289,7 @@ export function openDelivery(options: {
     async close(deadlineMs) {
       closed = true;
       clearInterval(timer);
-      for (const waiter of knownWaiters.values()) waiter.resolve();
+      tenures.end();
       const queues = [...channels.values()].map(({ queue }) => queue);
       const partitions = options.owned().map(({ id }) => id);
       const deadline = Promise.withResolvers<void>();
@@ -367,34 +300,15 @@ export function openDelivery(options: {
       await Promise.race([Promise.all([idle, passing]), deadline.promise]);
       clearTimeout(timeout);
       for (const queue of queues) queue.close();
-      notes = new Map([...notes].filter(([, entry]) => entry.state !== 'pending'));
+      memory.dropPending();
       await Promise.race([noteWhatIsLeft(), new Promise(resolve => setTimeout(resolve, deadlineMs).unref())]);
     },
   };
 }
 
-/** On `<target>.<site>`; a stream that captures it drops repeats by `Nats-Msg-Id`. Resolves when the server has it. */
-export async function publishPage(
-  nats: NatsConnection,
-  target: string,
-  message: Message,
-): Promise<SendOutcome> {
-  try {
-    const of = headers();
-    of.set('Nats-Msg-Id', message.id);
-    nats.publish(`${target}.${message.site}`, message.body, { headers: of });
-    const late = Promise.withResolvers<never>();
-    const timer = setTimeout(() => late.reject(new Error('NATS did not answer')), NATS_ANSWER_MS);
-    await Promise.race([nats.flush(), late.promise]).finally(() => clearTimeout(timer));
-    return { outcome: 'delivered' };
-  } catch (error) {
-    return unsent((error as Error).message);
-  }
-}
-
-const unsent = (reason: string): SendOutcome => ({
+const switchedOff: SendOutcome = {
   outcome: 'refused',
-  reason,
+  reason: 'the channel is switched off',
   final: false,
   retryAfterMs: null,
-});
+};

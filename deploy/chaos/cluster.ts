@@ -3,19 +3,19 @@
  * and several cloud nodes; a relay in every line that may be cut, a listener between each broker and its gateways, and a clock of
  * its own for every Node process.
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { type BrokerTap, openBrokerTap } from '../faults/broker-tap.ts';
 import { keyOfMessage } from '../faults/devices.ts';
 import type { Binaries } from '../local/binaries.ts';
 import { cloudProcess } from '../local/cloud-process.ts';
 import { type Link, openLink } from '../local/link.ts';
-import { type NodeProcess, nodeProcess } from '../local/node-process.ts';
+import type { NodeProcess } from '../local/node-process.ts';
 import { freePort } from '../local/ports.ts';
 import type { Server } from '../local/server.ts';
 import { type SiteBroker, type Stack, startStack } from '../local/stack.ts';
+import { openClocks } from './clocks.ts';
+import { newSupervisor, type Runnable } from './supervisor.ts';
 
 export const chaosSites: readonly { readonly site: string; readonly gateways: readonly string[] }[] = [
   { site: 'alpha', gateways: ['gw-1'] },
@@ -26,29 +26,13 @@ export const chaosSites: readonly { readonly site: string; readonly gateways: re
 const STANDBY = { HOLDFAST_STANDBY_GROUP: 'pair', HOLDFAST_TAKE_OVER_AFTER_MS: '3000' };
 /** Fewer than in production: what is being tried is not how many there are. */
 const PARTITIONS = 12;
-const SUPERVISED_EVERY_MS = 500;
 /** Of the gateways' disks: slow enough that something always waits for one. */
 const SYNC_MS = 25;
-/** For a program to start that finds no servers at first. */
-const START_MS = 60_000;
 
-interface Runnable {
-  pid(): number | undefined;
-  start(): Promise<unknown>;
-  stop(): Promise<void>;
-  kill(): Promise<void>;
-  output(): string;
-}
-
-export interface CloudNodeHandle {
+export interface CloudNodeHandle extends Runnable {
   readonly name: string;
   readonly url: string;
   readonly links: Readonly<Record<'nats' | 'redis' | 'postgres', Link>>;
-  pid(): number | undefined;
-  start(): Promise<unknown>;
-  stop(): Promise<void>;
-  kill(): Promise<void>;
-  output(): string;
   /** How far its clock is off, milliseconds. */
   shiftClock(ms: number): void;
 }
@@ -98,15 +82,8 @@ export async function openCluster(options: {
   const close = async () => {
     for (const release of releases.splice(0).reverse()) await release();
   };
-  const clocks = join(directory, 'clocks');
-  mkdirSync(clocks, { recursive: true });
-  const clockOf = (name: string) => join(clocks, name.replace('/', '.'));
-  const withClock = (name: string) => ({
-    ...options.env,
-    HOLDFAST_CHAOS_CLOCK: clockOf(name),
-    NODE_OPTIONS: `--import=${new URL('./shifted-clock.ts', import.meta.url).href}`,
-  });
-  const shiftClock = (name: string) => (ms: number) => writeFileSync(clockOf(name), String(ms));
+  const clocks = openClocks(join(directory, 'clocks'));
+  const withClock = (name: string) => ({ ...options.env, ...clocks.env(name) });
 
   async function relay(url: string): Promise<{ link: Link; url: string }> {
     const through = new URL(url);
@@ -138,43 +115,7 @@ export async function openCluster(options: {
     };
   }
 
-  const crashes: string[] = [];
-  const watched: (() => void)[] = [];
-  /** Notices the end of a process that nobody asked for, and starts it again. */
-  function supervised<P extends Runnable>(name: string, of: P): P {
-    let wanted = true;
-    let starting: Promise<unknown> | null = null;
-    watched.push(() => {
-      if (!wanted || starting || of.pid() !== undefined) return;
-      const lastWords = of.output().trim().split('\n').slice(-3).join(' ⏎ ');
-      crashes.push(`${name} ended by itself: ${lastWords}`);
-      options.report(crashes.at(-1)!);
-      starting = startAgain(of, options.signal)
-        .catch(error => crashes.push(`${name} does not start again: ${(error as Error).message}`))
-        .finally(() => {
-          starting = null;
-        });
-    });
-    return {
-      ...of,
-      async start() {
-        await starting;
-        if (of.pid() === undefined) await startAgain(of, options.signal);
-        wanted = true;
-      },
-      async stop() {
-        wanted = false;
-        await starting;
-        await of.stop();
-      },
-      async kill() {
-        wanted = false;
-        await starting;
-        await of.kill();
-      },
-    };
-  }
-
+  const supervisor = newSupervisor(options);
   const lines = new Map<string, Lines>();
   const links = new Map<string, Link>();
   const directNatsUrls = new Map<string, string>();
@@ -225,10 +166,10 @@ export async function openCluster(options: {
     for (let index = 1; index <= options.nodes; index++) {
       const name = nodeName(index);
       const { env, links: own } = lines.get(name)!;
-      const shared = { name, links: own, shiftClock: shiftClock(name) };
+      const shared = { name, links: own, shiftClock: clocks.shift(name) };
       if (index === 1) {
         nodes.push(
-          supervised(name, {
+          supervisor.supervised(name, {
             ...shared,
             url: stack.url,
             pid: () => stack.cloud.pid(),
@@ -248,7 +189,7 @@ export async function openCluster(options: {
       options.report(`${name} up`);
       const { pid, start, stop, kill, output } = process;
       const url = `http://127.0.0.1:${port}`;
-      nodes.push(supervised(name, { ...shared, url, pid, start, stop, kill, output }));
+      nodes.push(supervisor.supervised(name, { ...shared, url, pid, start, stop, kill, output }));
     }
 
     const database = new pg.Pool({ connectionString: stack.postgres.url, max: 4 });
@@ -260,20 +201,18 @@ export async function openCluster(options: {
         return {
           site,
           gateway,
-          process: supervised(`gateway ${key}`, stack.gateways.get(key)!),
+          process: supervisor.supervised(`gateway ${key}`, stack.gateways.get(key)!),
           link: links.get(key)!,
           directNatsUrl: directNatsUrls.get(key)!,
           mqttUrl: mqttUrls.get(site)!,
           dataDirectory: join(directory, 'gateways', site, gateway),
-          shiftClock: shiftClock(key),
+          shiftClock: clocks.shift(key),
         };
       }),
     );
-    const watch = setInterval(() => {
-      for (const look of watched) look();
-    }, SUPERVISED_EVERY_MS);
-    releases.push(() => clearInterval(watch));
+    releases.push(supervisor.watch());
     const { nats, redis, postgres, brokers } = stack;
+    const { crashes } = supervisor;
     return { directory, nats, redis, postgres, nodes, gateways, brokers, taps, database, crashes, close };
   } catch (error) {
     await close();
@@ -281,42 +220,4 @@ export async function openCluster(options: {
   }
 }
 
-/** A program whose servers are not there may end at its start: a supervisor starts it again. */
-async function startAgain(of: Runnable, signal: AbortSignal): Promise<void> {
-  const deadline = performance.now() + START_MS;
-  for (;;) {
-    try {
-      await of.start();
-      return;
-    } catch (error) {
-      signal.throwIfAborted();
-      if (performance.now() > deadline) throw error;
-    }
-    await sleep(SUPERVISED_EVERY_MS);
-  }
-}
-
 const nodeName = (index: number): string => `cloud-${index}`;
-
-/**
- * Another process of a gateway's name and rights, on a data folder of its own.
- * @param options.mqttUrl null: it finds no broker, and only sends what the folder holds
- */
-export async function startLookalike(
-  gateway: GatewayHandle,
-  options: { name: string; mqttUrl: string | null; natsUrl: string; dataDirectory: string },
-): Promise<NodeProcess> {
-  const lookalike = nodeProcess({
-    name: options.name,
-    entry: new URL('../../edge-gateway/main.ts', import.meta.url),
-    env: {
-      HOLDFAST_SITE: gateway.site,
-      HOLDFAST_GATEWAY: gateway.gateway,
-      HOLDFAST_MQTT_URL: options.mqttUrl ?? `mqtt://127.0.0.1:${await freePort()}`,
-      HOLDFAST_NATS_URL: options.natsUrl,
-      HOLDFAST_DATA_DIR: options.dataDirectory,
-    },
-  });
-  await lookalike.start();
-  return lookalike;
-}

@@ -2,9 +2,10 @@
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { NodeProcess } from '../local/node-process.ts';
-import { type GatewayHandle, startLookalike } from './cluster.ts';
+import type { GatewayHandle } from './cluster.ts';
 import { inSeconds, type Stage } from './conductor.ts';
 import { copyFolder } from './disk-images.ts';
+import { startLookalike } from './lookalike.ts';
 import type { Fault } from './plan.ts';
 
 /** Between "forget nothing from now on" and the kill: it dies in mid-stream all the same. */

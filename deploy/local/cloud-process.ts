@@ -1,5 +1,4 @@
-/** A cloud node as a child process, with the options of Node that `holdfast cloud` gives it too. */
-import nodeOptions from '../../cloud/node-options.json' with { type: 'json' };
+/** A cloud node as a child process. */
 import { type NodeProcess, nodeProcess } from './node-process.ts';
 
 /** @param entry a module that runs `cloud/main.ts` and more; else that itself */
@@ -7,5 +6,4 @@ export const cloudProcess = (options: {
   name: string;
   env: Readonly<Record<string, string>>;
   entry?: URL;
-}): NodeProcess =>
-  nodeProcess({ entry: new URL('../../cloud/main.ts', import.meta.url), ...options, nodeOptions });
+}): NodeProcess => nodeProcess({ entry: new URL('../../cloud/main.ts', import.meta.url), ...options });

@@ -30,8 +30,6 @@ export function nodeProcess(options: {
   /** Module to run. */
   entry: URL;
   args?: readonly string[];
-  /** Of Node itself. */
-  nodeOptions?: readonly string[];
   env: Readonly<Record<string, string>>;
   stopTimeoutMs?: number;
   readyTimeoutMs?: number;
@@ -51,7 +49,7 @@ export function nodeProcess(options: {
     if (running) throw new Error(`${options.name} runs already`);
     const child = fork(options.entry, [...(options.args ?? [])], {
       env: { ...process.env, ...options.env },
-      execArgv: ['--disable-warning=ExperimentalWarning', ...(options.nodeOptions ?? [])],
+      execArgv: ['--disable-warning=ExperimentalWarning'],
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       // Its own process group: Ctrl-C is for the one who started it, who then stops it in order.
       detached: true,

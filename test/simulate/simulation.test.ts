@@ -9,7 +9,7 @@ import type { Bug } from '../../simulate/cluster.ts';
 import { runSeed, type SeedResult } from '../../simulate/run.ts';
 import { type SeedsOutcome, simulateSeeds } from '../../simulate/seeds.ts';
 
-const SEEDS = 200;
+const SEEDS = 500;
 let outcome: SeedsOutcome;
 
 before(async () => {
