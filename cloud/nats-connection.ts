@@ -2,7 +2,10 @@
 import { connect, type NatsConnection } from '@nats-io/transport-node';
 import type { Logger } from 'pino';
 import { natsAddress } from '../protocol/nats-address.ts';
+import { reconnectForEver } from '../protocol/nats-reconnect.ts';
 import type { ServerHealth } from './health.ts';
+
+const RECONNECT_MS = { least: 200, jitter: 800 };
 
 export interface NatsServerConnection {
   readonly nats: NatsConnection;
@@ -30,10 +33,8 @@ export async function connectNats(options: {
   const nats = await connect({
     ...natsAddress(options.url),
     name: options.name,
-    maxReconnectAttempts: -1,
+    ...reconnectForEver(RECONNECT_MS),
     pingInterval: 5000,
-    // A password that is being changed must not end it: the next attempts may be let in again.
-    ignoreAuthErrorAbort: true,
   });
   let lostAt = 0;
   let health: ServerHealth = { ok: true, reason: null };

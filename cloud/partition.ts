@@ -139,6 +139,10 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
   const links = openLinkWatch(shared.pool);
   let closing = false;
   let fenced = false;
+  /** What was in the stream when the partition became ours is folded, or takes too long. */
+  const caughtUp = Promise.withResolvers<void>();
+  const patience = setTimeout(caughtUp.resolve, CATCH_UP_MAX_MS);
+  patience.unref();
 
   const onStaleEpoch = () => {
     if (fenced) return;
@@ -206,6 +210,7 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
       },
       confirmLease: () => shared.confirmLease(id, epoch),
       onStaleEpoch,
+      caughtUp: caughtUp.promise,
     });
     if (closing) actor.close();
     sites.set(site, actor);
@@ -336,6 +341,7 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
       locateStream: shared.locateStream,
       position: cursors.get(lane) ?? null,
       handle: message => handle(lane, message),
+      onCaughtUp: lane === 'live' ? caughtUp.resolve : () => {},
       logger,
     }),
   );
@@ -343,9 +349,9 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
   // Dashboards see twins of sites that are silent too, even when Redis came up empty.
   const activated = Promise.all(
     owned.sites.map(site =>
-      siteActor(site).catch(error =>
-        logger.debug({ site, reason: error.message }, 'site: not activated yet'),
-      ),
+      siteActor(site)
+        .then(actor => actor.live)
+        .catch(error => logger.debug({ site, reason: error.message }, 'site: not activated yet')),
     ),
   );
 
@@ -400,6 +406,7 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
     },
     async close(deadlineMs) {
       closing = true;
+      clearTimeout(patience);
       shared.budget.wakeAll();
       await Promise.all(pumps.map(pump => pump.stop()));
       await writer.close(deadlineMs);
@@ -423,6 +430,9 @@ const emptyItem: Omit<HistoryItem, 'site' | 'gateway'> = {
 /** Items without a batch have nobody that would be told. */
 const NO_SITE = 'none' as SiteId;
 const NO_GATEWAY = 'none' as GatewayId;
+
+/** A partition that has so much to catch up with shows what it has. */
+const CATCH_UP_MAX_MS = 5000;
 
 /** Of the memory for what waits for history: a backlog leaves the rest to live data. */
 const BACKFILL_BUDGET_SHARE = 0.5;

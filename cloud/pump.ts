@@ -25,6 +25,8 @@ export interface Pump {
 
 /** Messages asked for ahead: bounds what waits in memory in front of the actor. */
 const MESSAGES_AHEAD = 64;
+/** When nothing comes for so long, nothing is there. */
+const NOTHING_AFTER_MS = 200;
 
 export function startPump(options: {
   partition: number;
@@ -35,6 +37,8 @@ export function startPump(options: {
   position: { created: string; sequence: number } | null;
   /** Handles one message; the next one waits for it. */
   handle: (message: StreamMessage) => Promise<void>;
+  /** Everything that was in the stream has been handled; from then on it is told again now and then. */
+  onCaughtUp: () => void;
   logger: Logger;
 }): Pump {
   const { partition, lane, logger } = options;
@@ -84,14 +88,18 @@ export function startPump(options: {
     });
     if (stopped) return;
     messages = await consumer.consume({ max_messages: MESSAGES_AHEAD });
+    const nothing = setTimeout(options.onCaughtUp, NOTHING_AFTER_MS);
     try {
       for await (const message of messages) {
+        clearTimeout(nothing);
         const stream = { created, sequence: message.seq };
         await handle({ subject: message.subject, data: message.data, stream });
         position = stream;
         if (stopped) return;
+        if (message.info.pending === 0) options.onCaughtUp();
       }
     } finally {
+      clearTimeout(nothing);
       messages.stop();
       messages = undefined;
     }

@@ -77,10 +77,13 @@ export interface SiteActor {
   rename(aliases: ReadonlyMap<string, string>): Promise<void>;
   /** Forgets twins that were not heard for that long. Only while history has a checkpoint of all of them. */
   passivate(idleMs: number): number;
+  /** Resolves when every twin is in Redis, as far as that is possible now, and dashboards hear of each change. */
+  readonly live: Promise<void>;
   close(): void;
 }
 
 const WRITES_UNDER_WAY_MAX = 64;
+const TOLD_REMEMBERED_MAX = 100;
 const REPAIR_AFTER_MS = 1000;
 /** Twins written, or read, in one go: others get their turn in between. */
 const TWINS_AT_ONCE = 2000;
@@ -98,6 +101,8 @@ export async function activateSite(options: {
   /** Whether the lease still holds, read from Postgres. Rejects when Postgres does not say. */
   confirmLease: () => Promise<boolean>;
   onStaleEpoch: () => void;
+  /** What an earlier owner may have shown is folded. */
+  caughtUp: Promise<void>;
 }): Promise<SiteActor> {
   const { site, epoch, pool, live } = options;
   const twins = new Map<string, TwinState>();
@@ -105,7 +110,13 @@ export async function activateSite(options: {
   const state = newSiteState(site);
   /** Not yet in history, by id: as long as the items that wait for it (F). */
   const unsettled = new Map<string, IncidentTransition>();
+  /** The last ones that history had, by id: what Redis remembers of them is gone with Redis. */
+  const told = new Map<string, IncidentTransition>();
   let closed = false;
+  /** Before that, what is folded may be older than what people have seen: nobody is shown it. */
+  let isLive = false;
+  /** Devices that were folded until then. */
+  const moved = new Set<string>();
 
   const fenced = await live.fenceSite(site, epoch);
   if (fenced === 'stale-epoch') {
@@ -184,6 +195,12 @@ export async function activateSite(options: {
     return told.filter(({ id, clearedAt }) => !known.has(id) || (clearedAt !== null && !known.get(id)));
   }
 
+  function rememberTold(incident: IncidentTransition): void {
+    told.delete(incident.id);
+    told.set(incident.id, incident);
+    if (told.size > TOLD_REMEMBERED_MAX) told.delete(told.keys().next().value!);
+  }
+
   let underWay = 0;
   let repairing: NodeJS.Timeout | undefined;
   let recovering: Promise<void> | undefined;
@@ -228,7 +245,7 @@ export async function activateSite(options: {
         if (outcome === 'stale-epoch') return options.onStaleEpoch();
         // A Redis that was away when the site was activated may have kept its data.
         if (!merged) merged = await mergeFromRedis();
-        await writeAll([...twins.keys()], [...passive]);
+        if (isLive) await writeAll([...twins.keys()], [...passive]);
       } catch {
         repairSoon();
       }
@@ -271,6 +288,16 @@ export async function activateSite(options: {
   function take({ changes, transitions, withoutTwin }: BatchOutcome): Received {
     for (const transition of transitions) unsettled.set(transition.id, transition);
     const changed: TwinState[] = [];
+    if (!isLive) {
+      for (const { after } of changes.values()) {
+        twins.set(after.device, after);
+        changed.push(after);
+        moved.add(after.device);
+      }
+      // Whom it concerns does not wait.
+      if (transitions.length > 0) tellWhenWritten(write([], transitions), transitions);
+      return { twins: changed, transitions, withoutTwin };
+    }
     const updates = { devices: [] as string[], since: [] as number[], versions: [] as number[] };
     const fragments: string[] = [];
     for (const { before, after } of changes.values()) {
@@ -282,16 +309,46 @@ export async function activateSite(options: {
       fragments.push(updateFragment(before, after, epoch));
     }
     if (changed.length + transitions.length > 0) {
-      void write(changed, transitions).then(outcome => {
+      const written = write(changed, transitions);
+      void written.then(outcome => {
         // Redis being away is no reason to keep dashboards waiting: it is repaired when it is back.
         if (outcome !== 'stale-epoch' && changed.length > 0) {
           options.publish({ site, epoch, ...updates, fragments });
         }
-        // What Redis does not take is told when history has it.
-        if (outcome === 'written' && transitions.length > 0) options.onIncidents(transitions);
       });
+      tellWhenWritten(written, transitions);
     }
     return { twins: changed, transitions, withoutTwin };
+  }
+
+  /** What Redis does not take is told when history has it. */
+  function tellWhenWritten(written: Promise<WriteOutcome>, transitions: readonly IncidentTransition[]): void {
+    if (transitions.length === 0) return;
+    void written.then(outcome => {
+      if (outcome === 'written') options.onIncidents(transitions);
+    });
+  }
+
+  /** Redis lacks what it lost, and shows what it has: it is brought to the same state, and then everybody hears of it. */
+  async function goLive(): Promise<void> {
+    await options.caughtUp;
+    if (closed) return;
+    isLive = true;
+    await writeAll(behind === 'all' ? [...twins.keys()] : [...behind, ...moved], []);
+    // From now on no dashboard takes anything from an earlier owner (D).
+    options.publish({ site, epoch, devices: [], since: [], versions: [], fragments: [] });
+    for (const devices of chunks([...moved])) {
+      const states = devices.map(device => twins.get(device)).filter(twin => twin !== undefined);
+      options.publish({
+        site,
+        epoch,
+        devices: states.map(twin => twin.device),
+        since: states.map(() => 0),
+        versions: states.map(twin => twin.version),
+        fragments: states.map(twin => updateFragment(null, twin, epoch)),
+      });
+    }
+    moved.clear();
   }
 
   let mailbox: Promise<unknown> = Promise.resolve();
@@ -340,13 +397,14 @@ export async function activateSite(options: {
     tell: transition => take({ changes: new Map(), transitions: [transition], withoutTwin: 0 }),
     settled(incidents) {
       for (const incident of incidents) {
+        rememberTold(incident);
         const known = unsettled.get(incident.id);
         // It may have been cleared since.
         if (known && known.clearedAt === incident.clearedAt) unsettled.delete(incident.id);
       }
     },
     async retell() {
-      const lost = await missing(await live.told(site));
+      const lost = await missing([...told.values(), ...(await live.told(site))]);
       options.onAhead([...twins.values()], [...lost, ...unsettled.values()]);
     },
     rename(aliases) {
@@ -376,15 +434,12 @@ export async function activateSite(options: {
       }
       return forgotten;
     },
+    live: goLive(),
     close() {
       closed = true;
       clearTimeout(repairing);
     },
   };
-  // Redis lacks what it lost, and shows what it has: bring it to the same state.
-  await writeAll(behind === 'all' ? [...twins.keys()] : [...behind], []);
-  // From now on no dashboard takes anything from an earlier owner (D).
-  options.publish({ site, epoch, devices: [], since: [], versions: [], fragments: [] });
   return actor;
 }
 

@@ -20,6 +20,7 @@ import {
 } from '../protocol/handshake.ts';
 import type { LogId } from '../protocol/ids.ts';
 import { natsAddress } from '../protocol/nats-address.ts';
+import { reconnectForEver } from '../protocol/nats-reconnect.ts';
 import type { RangeSet } from '../protocol/range-set.ts';
 import {
   helloSubject,
@@ -115,14 +116,10 @@ export function openCloudLink(options: {
           ...address,
           name: `${site}/${gateway}`,
           inboxPrefix: inboxPrefix(site, gateway),
-          maxReconnectAttempts: -1,
           // Soon, as a dashboard waits; spread over a second, as a whole region may come back at once.
-          reconnectTimeWait: RECONNECT_MS.least,
-          reconnectJitter: RECONNECT_MS.jitter,
-          reconnectJitterTLS: RECONNECT_MS.jitter,
+          ...reconnectForEver(RECONNECT_MS),
           pingInterval: account.pingMs,
           maxPingOut: 2,
-          ignoreAuthErrorAbort: true,
         });
         nats = opened;
         stream = jetstream(opened);

@@ -17,6 +17,8 @@ export interface Delivery {
 export interface BrokerClient {
   readonly process: Process;
   readonly host: string;
+  /** What it stores on: who has another one does not know what this one has. */
+  readonly disk: object;
   onMessage(delivery: Delivery, acknowledge: () => void): void;
   onConnected(sessionPresent: boolean): void;
   onClosed(): void;
@@ -93,8 +95,8 @@ export function openBroker(
         if (mine !== connection) return;
         const key = messageKey(entry.device, entry.n);
         const boxes = journal.handedTo.get(key);
-        if (boxes) boxes.add(to.host);
-        else journal.handedTo.set(key, new Set([to.host]));
+        if (boxes) boxes.add(to.disk);
+        else journal.handedTo.set(key, new Set([to.disk]));
         to.onMessage({ packetId: id, duplicate, topic, payload }, () => {
           world.after(network.travelMs(to.host, host), null, `puback ${entry.device} ${entry.n}`, () => {
             if (mine !== connection) return;

@@ -7,7 +7,6 @@ import { restoreTwin } from '../cloud/twin-json.ts';
 import type { Cluster } from './cluster.ts';
 import { messageKey } from './journal.ts';
 import { THRESHOLD } from './rules.ts';
-import { START } from './world.ts';
 
 export interface Verdict {
   readonly acknowledged: number;
@@ -129,7 +128,12 @@ function checkIncidents(
   for (const { kind, id, clearedAt } of all) {
     if (kind === 'link' && clearedAt === null) wrong += complain(`a link is dead for ever: ${id}`);
   }
-  for (const [id, isOver] of journal.pages) {
+  const happened = new Set(faults.map(({ kind }) => kind));
+  // Told while PostgreSQL was down, and then the nodes died and Redis went back: nothing knows of it any more.
+  const isForgotten =
+    happened.has('cloud-lost') &&
+    (['redis-stale', 'redis-wiped', 'redis-stop'] as const).some(kind => happened.has(kind));
+  for (const [id, isOver] of isForgotten ? [] : journal.pages) {
     const incident = postgres.tables.incidents.get(id);
     if (!incident || (isOver && incident.clearedAt === null)) {
       wrong += complain(`people know what the table does not: ${id}${isOver ? ' is over' : ''}`);
@@ -156,9 +160,8 @@ function checkIncidents(
       }
       if (!expected.some(one => overlap(one, incident))) wrong += complain(`made up: ${device}: ${about()}`);
     });
-    // By a clock that is set, of the gateway or of a node that does not believe it, what comes late may be of a time that is
-    // judged already.
-    const wasMoved = clocksSet.has(device.split('/')[0]!) || readings.some(({ at }) => at < START);
+    // By a gateway's clock that is set, what comes late may be of a time that is judged already.
+    const wasMoved = clocksSet.has(device.split('/')[0]!);
     for (const one of expected) {
       if (!wasMoved && !incidents.some(incident => overlap(one, incident)))
         wrong += complain(`missing: ${device} ${one.openedAt % 1e6}: ${about()}`);

@@ -207,7 +207,8 @@ export function newCluster(world: World, bug: Bug | null): Cluster {
       case 'node-cut-nats':
         return cut(node.name, 'nats');
       case 'node-clock':
-        node.process.clockAheadMs = (chance - 0.5) * 2 * 600_000;
+        // Further back, a node takes every gateway for one whose clock runs ahead.
+        node.process.clockAheadMs = chance * 840_000 - 240_000;
         return null;
       case 'gateway-cut':
         return cut(at.gateway.name, 'nats');

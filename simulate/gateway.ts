@@ -125,6 +125,7 @@ export function startGateway(options: {
   const client = {
     process,
     host,
+    disk,
     onConnected(sessionPresent: boolean) {
       hears = atBroker;
       redelivery.connected(sessionPresent);

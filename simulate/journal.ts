@@ -7,7 +7,7 @@ export interface Journal {
   /** `device n` of what was acknowledged to the broker: from then on it must reach history (A). */
   readonly acknowledged: Set<string>;
   /** By message: boxes that the broker has handed it to. What two boxes have taken, nobody can tell from two readings. */
-  readonly handedTo: Map<string, Set<string>>;
+  readonly handedTo: Map<string, Set<object>>;
   /** One line each. */
   readonly staleEffects: string[];
   readonly regressions: string[];

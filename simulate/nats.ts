@@ -56,6 +56,9 @@ interface StoredMessage {
   readonly data: Uint8Array;
 }
 
+/** As a consumer hands it out. */
+type DeliveredMessage = StoredMessage & { readonly info: { readonly pending: number } };
+
 interface Subscription {
   readonly client: Client;
   readonly pattern: readonly string[];
@@ -69,7 +72,7 @@ interface Consumer {
   readonly generation: number;
   readonly prefix: string;
   readonly created: string;
-  take(message: StoredMessage): void;
+  take(message: DeliveredMessage): void;
   live: boolean;
 }
 
@@ -166,10 +169,13 @@ export function newNats(world: World, network: Network, bugs: NatsBugs): NatsMod
       consumers.delete(consumer);
       return;
     }
+    const pending = stream!.messages.filter(
+      ({ seq, subject }) => seq > message.seq && subject.startsWith(consumer.prefix),
+    ).length;
     toClient(client, `stream ${message.subject} ${message.seq}`, () => {
       if (!consumer.live) return;
       bugs.onDelivered?.(message.subject, message.data, consumer.created, message.seq);
-      consumer.take(message);
+      consumer.take({ ...message, info: { pending } });
     });
   }
 
@@ -247,7 +253,7 @@ export function newNats(world: World, network: Network, bugs: NatsBugs): NatsMod
       await ask('consumer create', API_TIMEOUT_MS, info);
       return {
         consume: async () => {
-          const waiting: StoredMessage[] = [];
+          const waiting: DeliveredMessage[] = [];
           let wake: (() => void) | null = null;
           let stopped = false;
           let next = from;

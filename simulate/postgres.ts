@@ -322,8 +322,21 @@ export function newPostgres(
       const before = tables.twins.get(key);
       if (!before || before.version < twin.version) tables.twins.set(key, twin);
     }
+    // As one statement sees it: the table before it.
+    const there = [...tables.incidents.values()];
     for (const { id, rule, kind, site, device, opened_at, cleared_at, late } of incidents) {
       const before = tables.incidents.get(id);
+      const others = there.filter(
+        each =>
+          each.id !== id &&
+          each.rule === rule &&
+          each.site === site &&
+          each.device === device &&
+          each.openedAt < (cleared_at ?? Number.POSITIVE_INFINITY) &&
+          (each.clearedAt ?? Number.POSITIVE_INFINITY) > opened_at,
+      );
+      if (late && others.length > 0) continue;
+      for (const other of late ? [] : others) if (other.late) tables.incidents.delete(other.id);
       if (!before) {
         tables.incidents.set(id, {
           id,

@@ -117,6 +117,8 @@ export function newRedis(
     tookInto: (epoch, transition) => taken.has(`${epoch} ${JSON.stringify(transition)}`),
     connect(process, host, options) {
       let connection = 0;
+      /** The server that it was made to: what goes to one that was replaced is lost, known or not. */
+      let server = 0;
       let mayWrite = false;
 
       /** Rejects when the answer does not come on the connection that it was asked on. */
@@ -131,9 +133,9 @@ export function newRedis(
           };
           if (of === 0 || !network.reaches(host, 'redis')) return lost();
           const travel = network.travelMs(host, 'redis');
-          const server = generation;
+          const to = server;
           world.after(travel, null, label, () => {
-            if (!up || server !== generation || !network.reaches(host, 'redis')) return lost();
+            if (!up || to !== generation || !network.reaches(host, 'redis')) return lost();
             const value = work();
             world.after(network.travelMs('redis', host), process, 'redis answer', () => {
               if (of !== connection || !network.reaches(host, 'redis')) return lost();
@@ -156,7 +158,7 @@ export function newRedis(
         }
         connection = world.now() + world.random();
         const mine = connection;
-        const server = generation;
+        server = generation;
         world.after(network.travelMs('redis', host), process, 'redis ready', () => {
           void (async () => {
             try {

@@ -435,7 +435,8 @@ $$;
 
 -- Incidents as the transitions say, in whatever order and however often they come, and what the channels are to be told
 -- of them. A clear carries its opening, so one that comes first leaves the whole incident; an opening after it changes
--- nothing. Only an incident that is new here, or cleared here, is told, so a replay tells nobody again.
+-- nothing. Only an incident that is new here, or cleared here, is told, so a replay tells nobody again. A late one, which
+-- nobody was told, gives way to any other of its rule and device that it lies over: they are one cause.
 create function note_incidents(p_partition int, p_incidents jsonb) returns void language plpgsql as $$
 begin
   if p_incidents = '[]' then return; end if;
@@ -451,7 +452,11 @@ begin
                                    opened_value, cleared_at, cleared_value, late, maintenance)
     select id, rule, kind, severity, site, device, metric, summary, threshold, opened_at, opened_value, cleared_at,
            cleared_value, late, holdfast.under_maintenance(site, opened_at)
-      from incoming
+      from incoming r
+     where not late or not exists (
+             select from holdfast.incident i
+              where i.site = r.site and i.device = r.device and i.rule = r.rule and i.id <> r.id
+                and i.opened_at < r.cleared_at and coalesce(i.cleared_at, 'infinity') > r.opened_at)
     on conflict (id) do nothing
     returning *
   ), cleared as (
@@ -459,6 +464,10 @@ begin
       from incoming r
      where i.id = r.id and i.cleared_at is null and r.cleared_at is not null
     returning i.id
+  ), part_of_another as (
+    delete from holdfast.incident i using incoming r
+     where i.late and not r.late and i.site = r.site and i.device = r.device and i.rule = r.rule and i.id <> r.id
+       and i.opened_at < coalesce(r.cleared_at, 'infinity') and i.cleared_at > r.opened_at
   )
   insert into holdfast.delivery (incident, event, channel, partition)
   select o.id, e.event, c.id, p_partition

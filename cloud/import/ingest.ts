@@ -3,6 +3,7 @@ import { type JetStreamClient, type JetStreamManager, jetstream, jetstreamManage
 import { connect, type NatsConnection } from '@nats-io/transport-node';
 import { IMPORT_INBOX_PREFIX } from '../../protocol/export/import-permissions.ts';
 import { natsAddress } from '../../protocol/nats-address.ts';
+import { reconnectForEver } from '../../protocol/nats-reconnect.ts';
 import { INGEST_STREAM } from '../../protocol/subjects.ts';
 
 /** Every function rejects with the client's error while NATS is away or refuses. */
@@ -22,9 +23,7 @@ export async function openIngest(natsUrl: string): Promise<Ingest> {
     ...natsAddress(natsUrl),
     name: 'import',
     inboxPrefix: IMPORT_INBOX_PREFIX,
-    maxReconnectAttempts: -1,
-    reconnectTimeWait: 500,
-    reconnectJitter: 500,
+    ...reconnectForEver({ least: 500, jitter: 500 }),
     pingInterval: 5000,
     maxPingOut: 2,
   });

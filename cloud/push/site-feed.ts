@@ -35,6 +35,9 @@ type FeedKnown = Known & { readonly sent: boolean };
 
 /** Twins waiting for repair; more of them wait for the next gap to be noticed. */
 const REPAIRS_MAX = 10_000;
+const REPAIR_AGAIN_MS = 200;
+/** What Redis does not get by then was never written: the next change tries again. */
+const REPAIR_FOR_MS = 60_000;
 
 export async function openSiteFeed(options: {
   site: SiteId;
@@ -47,7 +50,7 @@ export async function openSiteFeed(options: {
   const known = new Map<string, FeedKnown>();
   const taps = new Set<(device: string | null, message: string) => void>();
   const watched = new Map<string, number>();
-  const repairs = new Set<string>();
+  const repairs = new Map<string, { readonly least: Known; readonly until: number }>();
   /** Of the site's owner. */
   let epoch = 0;
   let repairing = false;
@@ -77,7 +80,7 @@ export async function openSiteFeed(options: {
         const verdict = judgeChange(before, change);
         if (verdict === 'old') continue;
         if (verdict === 'gap') {
-          repair(device);
+          repair(device, change);
           continue;
         }
         known.set(device, { epoch: change.epoch, version: change.version, sent: true });
@@ -94,23 +97,37 @@ export async function openSiteFeed(options: {
     options.publish(scope, message);
   }
 
-  function repair(device: string): void {
-    if (repairs.size >= REPAIRS_MAX) return;
-    repairs.add(device);
+  /** @param least what Redis is to have of it: one that was away, or came back older, gets it from the owner first (R) */
+  function repair(device: string, least: Known): void {
+    if (repairs.size >= REPAIRS_MAX && !repairs.has(device)) return;
+    repairs.set(device, { least, until: performance.now() + REPAIR_FOR_MS });
     if (repairing) return;
     repairing = true;
     void (async () => {
       while (repairs.size > 0 && !closed) {
-        const devices = [...repairs];
-        repairs.clear();
+        const asked = new Map(repairs);
+        let failed = false;
         try {
-          publish(await live.twins(site, devices));
-        } catch (error) {
-          logger.debug(
-            { site, reason: (error as Error).message },
-            'push: gap not mended, the next change tries again',
+          const twins = await live.twins(site, [...asked.keys()]);
+          publish(twins);
+          const behind = new Set(
+            twins
+              .filter(twin => !isNews(asked.get(twin.device)!.least, twin))
+              .map(({ device: name }) => name),
           );
+          for (const [name, of] of asked) {
+            const isOver = !behind.has(name) || performance.now() > of.until;
+            // Unless a later change has asked meanwhile.
+            if (isOver && repairs.get(name) === of) repairs.delete(name);
+          }
+        } catch (error) {
+          logger.debug({ site, reason: (error as Error).message }, 'push: gap not mended, trying again');
+          failed = true;
+          for (const [name, { until }] of repairs) if (performance.now() > until) repairs.delete(name);
         }
+        const isAsked = [...repairs].some(([name, of]) => asked.get(name) !== of);
+        if (repairs.size > 0 && (failed || !isAsked))
+          await new Promise(resolve => setTimeout(resolve, REPAIR_AGAIN_MS));
       }
       repairing = false;
     })();
@@ -133,7 +150,12 @@ export async function openSiteFeed(options: {
   async function snapshot(devices: readonly string[] | 'all'): Promise<TwinView[]> {
     const twins = await (devices === 'all' ? readAll() : live.twins(site, devices));
     for (const { device, epoch, version } of twins) {
-      if (!known.has(device)) known.set(device, { epoch, version, sent: false });
+      const before = known.get(device);
+      if (!before) known.set(device, { epoch, version, sent: false });
+      if (!before?.sent || isNews(before, { epoch, version })) continue;
+      // Others were shown more already: Redis came back older. This client gets it with all of them.
+      known.set(device, { epoch, version, sent: true });
+      repair(device, before);
     }
     return twins;
   }

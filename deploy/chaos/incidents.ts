@@ -17,6 +17,8 @@ export interface FoundIncident {
   /** The own counter of the message that opened it; null when history has no such message. */
   readonly openedBy: number | null;
   readonly cleared: boolean;
+  /** From when to when, for people. */
+  readonly span: string;
 }
 
 /** @param stored own counters in history, in any order @returns one line for each incident that is missing, doubled, made up or left open */
@@ -38,10 +40,12 @@ export function wrongIncidents(
       for (const incident of of) left.delete(incident);
       const where = `${device} from ${tooth.from} to ${tooth.to}`;
       if (of.length === 0) wrong.push(`no incident: ${where}`);
-      for (const incident of of.slice(1)) wrong.push(`one incident more: ${where}, ${incident.id}`);
-      if (tooth.cleared && of[0] && !of[0].cleared) wrong.push(`not cleared: ${where}, ${of[0].id}`);
+      for (const one of of.slice(1)) wrong.push(`one incident more: ${where}, ${one.id} (${one.span})`);
+      if (tooth.cleared && of[0] && !of[0].cleared)
+        wrong.push(`not cleared: ${where}, ${of[0].id} (${of[0].span})`);
     }
-    for (const { id, openedBy } of left) wrong.push(`no cause: ${id}, opened by ${openedBy ?? 'nothing'}`);
+    for (const { id, openedBy, span } of left)
+      wrong.push(`no cause: ${id}, opened by ${openedBy ?? 'nothing'} (${span})`);
   }
   return wrong;
 }

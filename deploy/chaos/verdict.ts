@@ -169,9 +169,16 @@ async function pagedIncidents({ database }: ChaosCluster): Promise<PagedIncident
 }
 
 async function foundIncidents(cluster: ChaosCluster, site: string): Promise<FoundIncident[]> {
-  const { rows } = await cluster.database.query<{ id: string; device: string; cleared: boolean }>(
-    `select id, device, cleared_at is not null as cleared from holdfast.incident
-      where site = $1 and rule = $2`,
+  const { rows } = await cluster.database.query<{
+    id: string;
+    device: string;
+    cleared: boolean;
+    span: string;
+  }>(
+    `select id, device, cleared_at is not null as cleared,
+            case when late then 'late, ' else '' end || to_char(opened_at, 'HH24:MI:SS.MS') || ' to '
+              || coalesce(to_char(cleared_at, 'HH24:MI:SS.MS'), 'now') as span
+       from holdfast.incident where site = $1 and rule = $2`,
     [site, CHAOS_RULE.id],
   );
   const { rows: messages } = await cluster.database.query<{ place: string; n: number }>(
@@ -181,8 +188,8 @@ async function foundIncidents(cluster: ChaosCluster, site: string): Promise<Foun
     [site],
   );
   const counterAt = new Map(messages.map(({ place, n }) => [place, n]));
-  return rows.map(({ id, device, cleared }) => {
+  return rows.map(({ id, device, cleared, span }) => {
     const place = id.split(':').slice(-2).join(':');
-    return { id, device, cleared, openedBy: counterAt.get(place) ?? null };
+    return { id, device, cleared, span, openedBy: counterAt.get(place) ?? null };
   });
 }

@@ -37,6 +37,7 @@ const incident = (openedBy: number | null, cleared = true) => ({
   device: 'saw',
   openedBy,
   cleared,
+  span: '',
 });
 const wrong = (found: ReturnType<typeof incident>[], stored = all) =>
   wrongIncidents([journal], new Map([['saw', stored]]), found);

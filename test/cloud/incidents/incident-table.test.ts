@@ -53,11 +53,34 @@ test('opening and clear in any order, any grouping and any number leave one inci
 });
 
 test('a late one arrives closed and is told to nobody', async () => {
-  await settle(cleared('late-1', { late: true }));
-  await settle(opened('late-1', { late: true }));
+  const where = { late: true, device: 'cellar' };
+  await settle(cleared('late-1', where));
+  await settle(opened('late-1', where));
   const { state, late } = await stored('late-1');
   assert.deepEqual({ state, late }, { state: 'cleared', late: true });
   assert.deepEqual(await deliveries(pool, 'late-1'), []);
+});
+
+test('a late one gives way to any other of its rule and device that it lies over, whichever comes first', async () => {
+  const ids = async () => {
+    const { rows } = await pool.query<{ id: string }>(
+      "select id from holdfast.incident where site = 'mill' order by id",
+    );
+    return rows.map(({ id }) => id);
+  };
+  const span = (id: string, from: number, to: number, more: Partial<IncidentTransition> = {}) =>
+    cleared(id, { site: 'mill', openedAt: OPENED_AT + from, clearedAt: OPENED_AT + to, ...more });
+  const late = { late: true };
+  await settle(span('mill-told', 100, 200));
+  await settle(
+    span('mill-over', 50, 150, late),
+    span('mill-before', 0, 100, late),
+    span('mill-after', 200, 300, late),
+  );
+  assert.deepEqual(await ids(), ['mill-after', 'mill-before', 'mill-told']);
+  await settle(span('mill-elsewhere', 50, 150, { late: true, device: 'another' }));
+  await settle(opened('mill-open', { site: 'mill', openedAt: OPENED_AT + 250 }));
+  assert.deepEqual(await ids(), ['mill-before', 'mill-elsewhere', 'mill-open', 'mill-told']);
 });
 
 test('maintenance when it opened is kept with the incident, and nobody is told; an earlier one is told its end', async () => {
