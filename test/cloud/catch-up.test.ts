@@ -1,0 +1,115 @@
+/**
+ * A site's new owner while it catches up, with a real Redis and PostgreSQL: what it folds again is older than what people
+ * have seen, so neither Redis nor dashboards get it before all of it is folded (C, R).
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { IncidentTransition } from '../../cloud/actors/incident.ts';
+import { type LiveState, openLiveState } from '../../cloud/live-state.ts';
+import { activateSite, type TwinUpdates } from '../../cloud/site-actor.ts';
+import { buildBatch } from '../../edge-gateway/batch-builder.ts';
+import { siteId } from '../../protocol/ids.ts';
+import { frame, LOG_ID, RECEIVED_AT } from '../edge-gateway/frames.ts';
+import {
+  atEnd,
+  eventually,
+  freshDatabase,
+  silentLogger,
+  startTestPostgres,
+  startTestRedis,
+} from './servers.ts';
+import { book, tooHot } from './twins.ts';
+
+const redis = await startTestRedis();
+const pool = await freshDatabase(await startTestPostgres());
+const rules = book(tooHot);
+
+async function openLive(): Promise<LiveState> {
+  const live = await openLiveState({
+    url: redis.url,
+    twinTtlSeconds: 3600,
+    logger: silentLogger,
+    confirmLease: () => Promise.resolve(),
+    onWritable: () => {},
+    isKnown: async () => true,
+  });
+  atEnd(() => live.close());
+  return live;
+}
+
+async function newOwner(site: string, epoch: number) {
+  const live = await openLive();
+  const caughtUp = Promise.withResolvers<void>();
+  const published: TwinUpdates[] = [];
+  const incidents: IncidentTransition[] = [];
+  const actor = await activateSite({
+    site: siteId(site),
+    epoch,
+    pool,
+    live,
+    publish: updates => published.push(updates),
+    onIncidents: transitions => incidents.push(...transitions),
+    onAhead: () => {},
+    confirmLease: async () => true,
+    onStaleEpoch: () => assert.fail('it is the owner'),
+    caughtUp: caughtUp.promise,
+  });
+  const receive = (sequence: number, temperature: number) =>
+    actor.receive(
+      {
+        batch: buildBatch(LOG_ID, [
+          frame(sequence, 'devices/pump/telemetry', JSON.stringify({ temperature }), {
+            receivedAt: RECEIVED_AT + sequence * 1000,
+          }),
+        ]),
+        gateway: 'gw-1',
+        lane: 'live',
+      },
+      rules,
+    );
+  return { actor, live, published, incidents, receive, caughtUp: caughtUp.resolve };
+}
+
+test('what is folded again shows nowhere until all of it is folded, and then at once', async () => {
+  const first = await newOwner('mill', 1);
+  first.caughtUp();
+  await first.actor.live;
+  await first.receive(5, 25);
+  await eventually('Redis has it', async () => (await first.live.twin('mill', 'pump'))?.version === 1);
+  first.actor.close();
+
+  const second = await newOwner('mill', 2);
+  // The history that it starts from has nothing yet.
+  for (const sequence of [1, 2, 3, 4]) await second.receive(sequence, 20 + sequence);
+  assert.equal(second.published.length, 0);
+  assert.equal((await second.live.twin('mill', 'pump'))?.metrics.temperature?.value, 25);
+  await second.receive(5, 25);
+  await second.receive(6, 26);
+  second.caughtUp();
+  await second.actor.live;
+  assert.deepEqual(
+    second.published.map(({ devices }) => devices),
+    [[], ['pump']],
+  );
+  assert.match(second.published[1]!.fragments[0]!, /"temperature":\{"value":26/);
+  await eventually('Redis has it', async () => (await second.live.twin('mill', 'pump'))?.epoch === 2);
+  assert.equal((await second.live.twin('mill', 'pump'))?.metrics.temperature?.value, 26);
+  await second.receive(7, 27);
+  await eventually('changes go on', () => second.published.length === 3);
+});
+
+test('an empty Redis is not filled with what is old, and readers are told so', async () => {
+  const owner = await newOwner('barn', 1);
+  await owner.receive(1, 21);
+  await assert.rejects(owner.live.twin('barn', 'pump'), /being filled/);
+  owner.caughtUp();
+  await owner.actor.live;
+  assert.equal((await owner.live.twin('barn', 'pump'))?.metrics.temperature?.value, 21);
+});
+
+test('people are told of an incident while the owner still catches up', async () => {
+  const owner = await newOwner('shed', 1);
+  await owner.receive(1, 35);
+  await eventually('somebody is told', () => owner.incidents.length === 1);
+  assert.deepEqual(owner.published, []);
+});
