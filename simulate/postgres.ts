@@ -332,8 +332,10 @@ export function newPostgres(
           each.rule === rule &&
           each.site === site &&
           each.device === device &&
-          each.openedAt < (cleared_at ?? Number.POSITIVE_INFINITY) &&
-          (each.clearedAt ?? Number.POSITIVE_INFINITY) > opened_at,
+          cleared_at !== null &&
+          each.clearedAt !== null &&
+          each.openedAt < cleared_at &&
+          each.clearedAt > opened_at,
       );
       if (late && others.length > 0) continue;
       for (const other of late ? [] : others) if (other.late) tables.incidents.delete(other.id);

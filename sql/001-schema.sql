@@ -436,7 +436,8 @@ $$;
 -- Incidents as the transitions say, in whatever order and however often they come, and what the channels are to be told
 -- of them. A clear carries its opening, so one that comes first leaves the whole incident; an opening after it changes
 -- nothing. Only an incident that is new here, or cleared here, is told, so a replay tells nobody again. A late one, which
--- nobody was told, gives way to any other of its rule and device that it lies over: they are one cause.
+-- nobody was told, gives way to any other of its rule and device that is over and that it lies over: they are one cause.
+-- One that is open may have been over long ago, in a database from a backup.
 create function note_incidents(p_partition int, p_incidents jsonb) returns void language plpgsql as $$
 begin
   if p_incidents = '[]' then return; end if;
@@ -456,7 +457,7 @@ begin
      where not late or not exists (
              select from holdfast.incident i
               where i.site = r.site and i.device = r.device and i.rule = r.rule and i.id <> r.id
-                and i.opened_at < r.cleared_at and coalesce(i.cleared_at, 'infinity') > r.opened_at)
+                and i.opened_at < r.cleared_at and i.cleared_at > r.opened_at)
     on conflict (id) do nothing
     returning *
   ), cleared as (
@@ -467,7 +468,7 @@ begin
   ), part_of_another as (
     delete from holdfast.incident i using incoming r
      where i.late and not r.late and i.site = r.site and i.device = r.device and i.rule = r.rule and i.id <> r.id
-       and i.opened_at < coalesce(r.cleared_at, 'infinity') and i.cleared_at > r.opened_at
+       and i.opened_at < r.cleared_at and i.cleared_at > r.opened_at
   )
   insert into holdfast.delivery (incident, event, channel, partition)
   select o.id, e.event, c.id, p_partition

@@ -70,6 +70,7 @@ export async function judge(
     });
     for (const name of FIGURES) total[name] += verdict.count[name];
     details.push(...verdict.details.map(line => `${site}: ${line}`));
+    if (verdict.count.duplicates > 0) details.push(...(await rowsOfDoubles(cluster, site)));
 
     const found = Map.groupBy(stored, row => row.device);
     for (const { device, published } of journals) {
@@ -118,6 +119,19 @@ async function repeatedByOtherBoxes(cluster: ChaosCluster, site: string): Promis
       return [`${device} ${n}`, new Set(boxes).size - 1];
     }),
   );
+}
+
+/** One line for each of the first few messages that are there more than once: where each row comes from. */
+async function rowsOfDoubles(cluster: ChaosCluster, site: string): Promise<string[]> {
+  const { rows } = await cluster.database.query<{ line: string }>(
+    `select r.device || ' ' || r.value || ': ' || string_agg(
+              l.gateway || ' ' || l.log_id || ':' || r.sequence || '.' || r.element || ' of ' || r.time, ', ') as line
+       from holdfast.reading r join holdfast.gateway_log l on l.id = r.log
+      where r.site = $1 and r.metric = 'n' group by r.device, r.value
+     having count(*) > 1 and count(*) > count(distinct l.gateway) limit 5`,
+    [site],
+  );
+  return rows.map(({ line }) => `${site}: more than once: ${line}`);
 }
 
 /** The twin is the fold of history (C): by time, then log, sequence and element. */
@@ -173,23 +187,34 @@ async function foundIncidents(cluster: ChaosCluster, site: string): Promise<Foun
     id: string;
     device: string;
     cleared: boolean;
+    clearedAt: number | null;
     span: string;
   }>(
     `select id, device, cleared_at is not null as cleared,
+            (extract(epoch from cleared_at) * 1000)::float8 as "clearedAt",
             case when late then 'late, ' else '' end || to_char(opened_at, 'HH24:MI:SS.MS') || ' to '
               || coalesce(to_char(cleared_at, 'HH24:MI:SS.MS'), 'now') as span
        from holdfast.incident where site = $1 and rule = $2`,
     [site, CHAOS_RULE.id],
   );
-  const { rows: messages } = await cluster.database.query<{ place: string; n: number }>(
-    `select l.log_id || ':' || r.sequence || '.' || r.element as place, r.value as n
+  const { rows: messages } = await cluster.database.query<{
+    place: string;
+    device: string;
+    n: number;
+    at: number;
+  }>(
+    `select l.log_id || ':' || r.sequence || '.' || r.element as place, r.device, r.value as n,
+            (extract(epoch from r.time) * 1000)::float8 as at
        from holdfast.reading r join holdfast.gateway_log l on l.id = r.log
       where r.site = $1 and r.metric = 'n'`,
     [site],
   );
   const counterAt = new Map(messages.map(({ place, n }) => [place, n]));
-  return rows.map(({ id, device, cleared, span }) => {
+  const ofDevice = Map.groupBy(messages, message => message.device);
+  return rows.map(({ id, device, cleared, clearedAt, span }) => {
     const place = id.split(':').slice(-2).join(':');
-    return { id, device, cleared, span, openedBy: counterAt.get(place) ?? null };
+    const before = (ofDevice.get(device) ?? []).filter(({ at }) => clearedAt === null || at < clearedAt);
+    const lastOver = Math.max(0, ...before.map(({ n }) => n));
+    return { id, device, cleared, span, openedBy: counterAt.get(place) ?? null, lastOver };
   });
 }

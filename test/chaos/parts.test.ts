@@ -37,6 +37,7 @@ const incident = (openedBy: number | null, cleared = true) => ({
   device: 'saw',
   openedBy,
   cleared,
+  lastOver: openedBy === null ? 0 : openedBy + 8,
   span: '',
 });
 const wrong = (found: ReturnType<typeof incident>[], stored = all) =>
