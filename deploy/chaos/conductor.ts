@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { cloudFault } from './cloud-faults.ts';
 import type { ChaosCluster } from './cluster.ts';
 import { gatewayFault } from './gateway-faults.ts';
+import { type Knower, losersOf, mayLose } from './knowledge.ts';
 import { clusterFaults, type Fault, type FaultKind, isOneOf, nodeFaults, serverFaults } from './plan.ts';
 import type { Recovery } from './recovery.ts';
 import type { Sampler } from './sampler.ts';
@@ -36,6 +37,7 @@ export interface Stage {
 }
 
 const AT_ONCE_MAX = 3;
+const LOOK_AGAIN_MS = 200;
 
 export async function conduct(
   plan: readonly Fault[],
@@ -54,6 +56,7 @@ export async function conduct(
     },
   };
   const busy = new Set<string>();
+  const lostAt = new Map<Knower, number>();
   const underWay = new Set<Promise<void>>();
   let failure: unknown = null;
   const startedAt = performance.now();
@@ -63,8 +66,10 @@ export async function conduct(
     const parts = partsOf(fault, cluster);
     while (failure === null && (underWay.size >= AT_ONCE_MAX || parts.some(part => busy.has(part))))
       await Promise.race(underWay);
+    while (failure === null && !mayLose(fault.kind, lostAt, performance.now())) await pause(LOOK_AGAIN_MS);
     if (failure !== null) break;
     for (const part of parts) busy.add(part);
+    for (const knower of losersOf(fault.kind)) lostAt.set(knower, Number.POSITIVE_INFINITY);
     const work = carryOut(fault, stage)
       .then(happened => {
         if (!happened) return;
@@ -76,6 +81,7 @@ export async function conduct(
       })
       .finally(() => {
         for (const part of parts) busy.delete(part);
+        for (const knower of losersOf(fault.kind)) lostAt.set(knower, performance.now());
         underWay.delete(work);
       });
     underWay.add(work);

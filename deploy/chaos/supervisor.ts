@@ -38,7 +38,10 @@ export function newSupervisor(options: { report: (line: string) => void; signal:
         crashes.push(`${name} ended by itself: ${lastWords}`);
         report(crashes.at(-1)!);
         starting = startAgain(of, signal)
-          .catch(error => crashes.push(`${name} does not start again: ${(error as Error).message}`))
+          .catch(error => {
+            crashes.push(`${name} does not start again: ${(error as Error).message}`);
+            report(crashes.at(-1)!);
+          })
           .finally(() => {
             starting = null;
           });

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { readChaosArguments } from '../../deploy/chaos/arguments.ts';
 import { CHAOS_RULE, chaosValue, teethOf, wrongIncidents } from '../../deploy/chaos/incidents.ts';
+import { type Knower, mayLose } from '../../deploy/chaos/knowledge.ts';
 import { pageKey, wrongPages } from '../../deploy/chaos/pages.ts';
 import { faultKinds, makePlan } from '../../deploy/chaos/plan.ts';
 import { newRecovery } from '../../deploy/chaos/recovery.ts';
@@ -112,4 +113,14 @@ test('a page that is missing, of nothing, or under two names is found', () => {
   assert.match(wrongPages(incidents, { heard: made, unnamed: 0 }).join(), /^people know .* opened c$/);
   const twice = new Map([...told, [pageKey('opened', 'a'), new Set(['msg_1', 'msg_2'])]]);
   assert.match(wrongPages(incidents, { heard: twice, unnamed: 0 }).join(), /^one page under 2 names/);
+});
+
+test('what two have lost within seconds is left with the third', () => {
+  const lostAt = new Map<Knower, number>([['owner', 1000]]);
+  assert.equal(mayLose('redis-flushed', lostAt, 2000), true);
+  lostAt.set('redis', Number.POSITIVE_INFINITY);
+  assert.equal(mayLose('stream-deleted', lostAt, 2000), false);
+  assert.equal(mayLose('cloud-kill', lostAt, 2000), true);
+  assert.equal(mayLose('stream-deleted', lostAt, 12_000), true);
+  assert.equal(mayLose('broker-kill', lostAt, 2000), true);
 });
