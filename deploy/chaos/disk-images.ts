@@ -2,16 +2,14 @@
 import { execFileSync } from 'node:child_process';
 import { cpSync, existsSync, lstatSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { childrenOf } from '../local/process-table.ts';
+import { goOn, standStill } from '../local/process-table.ts';
 import type { Server } from '../local/server.ts';
 import { existingStandIn } from '../local/unprivileged.ts';
 
 /** @param pid of the process that works on `from`; undefined when none does */
 export function copyFolder(from: string, to: string, pid: number | undefined): void {
   rmSync(to, { recursive: true, force: true });
-  frozen(pid === undefined ? [] : [pid], () =>
-    cpSync(from, to, { recursive: true, filter: path => isData(path) }),
-  );
+  frozen(pid, () => cpSync(from, to, { recursive: true, filter: path => isData(path) }));
 }
 
 /** Sockets are no data, and cannot be copied. */
@@ -30,10 +28,8 @@ export function imageOfPostgres(server: Server, directory: string): DatabaseImag
   const data = join(folder, 'data');
   const image = join(folder, 'data.image');
   rmSync(image, { recursive: true, force: true });
-  const postmaster = server.pid();
-  const family = postmaster === undefined ? [] : [postmaster, ...childrenOf(postmaster)];
   // With its owner, who is not always ours.
-  frozen(family, () => execFileSync('cp', ['-a', data, image]));
+  frozen(server.pid(), () => execFileSync('cp', ['-a', data, image]));
   return {
     putBack() {
       rmSync(data, { recursive: true, force: true });
@@ -43,20 +39,12 @@ export function imageOfPostgres(server: Server, directory: string): DatabaseImag
   };
 }
 
-function frozen(pids: readonly number[], work: () => void): void {
-  for (const pid of pids) signal(pid, 'SIGSTOP');
+function frozen(pid: number | undefined, work: () => void): void {
+  const family = pid === undefined ? [] : standStill(pid);
   try {
     work();
   } finally {
-    for (const pid of [...pids].reverse()) signal(pid, 'SIGCONT');
-  }
-}
-
-function signal(pid: number, name: NodeJS.Signals): void {
-  try {
-    process.kill(pid, name);
-  } catch {
-    // It ended by itself meanwhile.
+    goOn(family);
   }
 }
 

@@ -9,6 +9,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 const hasProc = existsSync('/proc/self/stat');
 
 interface Entry {
+  /** As `ps` has it: T is stopped. */
+  readonly state: string;
   readonly parent: number;
   readonly started: string;
 }
@@ -25,7 +27,7 @@ function entry(pid: number): Entry | undefined {
     // The name in parentheses may itself hold spaces and parentheses.
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     if (fields[0] === 'Z' || fields[0] === 'X') return undefined;
-    return { parent: Number(fields[1]), started: fields[19] ?? '' };
+    return { state: fields[0] ?? '', parent: Number(fields[1]), started: fields[19] ?? '' };
   }
   try {
     const line = execFileSync('ps', ['-o', 'stat=,ppid=,lstart=', '-p', String(pid)], {
@@ -33,7 +35,7 @@ function entry(pid: number): Entry | undefined {
     }).trim();
     const [state, parent, ...started] = line.split(/\s+/);
     if (!state || state.startsWith('Z')) return undefined;
-    return { parent: Number(parent), started: started.join(' ') };
+    return { state, parent: Number(parent), started: started.join(' ') };
   } catch {
     return undefined;
   }
@@ -64,6 +66,31 @@ function signal(pid: number, name: NodeJS.Signals): void {
     process.kill(pid, name);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
+}
+
+/**
+ * Stops a process and its children, and waits until each of them stands still: a signal arrives when it does. The parent
+ * comes first, so that no child is born meanwhile.
+ * @returns all of them, for {@link goOn}
+ */
+export function standStill(pid: number): number[] {
+  signal(pid, 'SIGSTOP');
+  waitUntilStopped(pid);
+  const children = childrenOf(pid);
+  for (const child of children) signal(child, 'SIGSTOP');
+  for (const child of children) waitUntilStopped(child);
+  return [pid, ...children];
+}
+
+export function goOn(pids: readonly number[]): void {
+  for (const pid of pids.toReversed()) signal(pid, 'SIGCONT');
+}
+
+function waitUntilStopped(pid: number): void {
+  const pause = new Int32Array(new SharedArrayBuffer(4));
+  for (let found = entry(pid); found && !/^[Tt]/.test(found.state); found = entry(pid)) {
+    Atomics.wait(pause, 0, 0, 1);
   }
 }
 

