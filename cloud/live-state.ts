@@ -2,7 +2,8 @@
  * Live state in Redis: what dashboards and the API read, and what a node that takes over goes on from.
  *
  *   {site}:fence         the epoch of the site's owner; only it writes (D)
- *   {site}:whole         there once the owner has written every twin: a site without it is being filled
+ *   {site}:whole         the run of the server that the owner has written every twin to: under another one, as on a copy that
+ *                        has taken its place, the site is being filled
  *   {site}:twins         sorted set: device → last write in ms, the list of the site's twins
  *   {site}:twin:<device> the twin as stored JSON, with a time to live
  *   {site}:outbox        hash: incident id → transition not yet in history
@@ -38,6 +39,8 @@ const READ_CHUNK = 500;
 /** Incidents of a site that a history restored from a backup gets back. */
 const TOLD_MAX = 1000;
 const READER_WAIT_MS = 2000;
+/** Of a server that does not tell its run. */
+const NO_RUN = 'unknown';
 
 export interface LiveState {
   /** From now on no earlier epoch writes for the site. Comes before it is loaded. */
@@ -113,6 +116,7 @@ export async function openLiveState(options: {
   const { promise: firstConnection, resolve: resolveFirst } = Promise.withResolvers<void>();
   const writer = new Redis(options.url, { ...settings, scripts });
   const reader = new Redis(options.url, settings);
+  const runs = { writer: followRun(writer), reader: followRun(reader) };
   let mayWrite = false;
   let connection = 0;
   let closed = false;
@@ -214,7 +218,8 @@ export async function openLiveState(options: {
   const devices = (site: string) => reader.zrange(keys.index(site), '0', '-1');
   /** Half a site must not be taken for the whole. @returns false for one that nobody knows */
   const whole = async (site: string): Promise<boolean> => {
-    if ((await reader.exists(keys.whole(site))) === 1) return true;
+    const writtenTo = await reader.get(keys.whole(site));
+    if (writtenTo !== null && writtenTo === runs.reader()) return true;
     if (!(await options.isKnown(site))) return false;
     throw new Error(`redis: site ${site} is being filled again`);
   };
@@ -233,7 +238,8 @@ export async function openLiveState(options: {
     },
     async markWhole(site) {
       try {
-        if (mayWrite) await writer.set(keys.whole(site), '1');
+        const run = runs.writer();
+        if (mayWrite && run !== null) await writer.set(keys.whole(site), run);
       } catch (error) {
         logger.warn({ site, reason: (error as Error).message }, 'redis: site not marked as whole');
       }
@@ -321,4 +327,27 @@ export async function openLiveState(options: {
       reader.disconnect();
     },
   };
+}
+
+/**
+ * Which run of a Redis server a connection leads to: another process, or a copy in its place, has another one.
+ * @returns null until it is known; every command that is sent after the connection is ready is answered after that
+ */
+function followRun(redis: Redis): () => string | null {
+  let run: string | null = null;
+  redis.on('close', () => {
+    run = null;
+  });
+  redis.on('ready', () => {
+    redis.info('server').then(
+      info => {
+        run = /^run_id:(\w+)/m.exec(info)?.[1] ?? NO_RUN;
+      },
+      () => {
+        // Not allowed to ask: then there is one server for ever.
+        if (redis.status === 'ready') run = NO_RUN;
+      },
+    );
+  });
+  return () => run;
 }

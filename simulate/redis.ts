@@ -13,7 +13,8 @@ import type { Process, World } from './world.ts';
 
 interface Site {
   fence: number;
-  whole: boolean;
+  /** The server that every twin was written to; 0: none. */
+  whole: number;
   readonly twins: Map<string, string>;
   readonly outbox: Map<string, string>;
   /** Newest first. */
@@ -70,7 +71,7 @@ export function newRedis(
   const siteOf = (site: string): Site => {
     let known = sites.get(site);
     if (!known) {
-      known = { fence: -1, whole: false, twins: new Map(), outbox: new Map(), told: [] };
+      known = { fence: -1, whole: 0, twins: new Map(), outbox: new Map(), told: [] };
       sites.set(site, known);
     }
     return known;
@@ -86,7 +87,7 @@ export function newRedis(
   function fence(site: string, epoch: number): 'fenced' | 'stale-epoch' {
     const stored = siteOf(site);
     if (stored.fence > epoch && !bugs.skipFence) return 'stale-epoch';
-    if (stored.fence === -1) stored.whole = false;
+    if (stored.fence === -1) stored.whole = 0;
     stored.fence = epoch;
     fencedBy.set(site, Math.max(fencedBy.get(site) ?? 0, epoch));
     return 'fenced';
@@ -182,7 +183,7 @@ export function newRedis(
       connect();
 
       async function isWhole(site: string): Promise<boolean> {
-        if (await ask('redis whole', () => siteOf(site).whole)) return true;
+        if (await ask('redis whole', () => siteOf(site).whole === generation)) return true;
         if (!(await options.isKnown(site))) return false;
         throw new Error(`redis: site ${site} is being filled again`);
       }
@@ -203,7 +204,7 @@ export function newRedis(
         async markWhole(site) {
           if (!mayWrite) return;
           await ask('redis mark', () => {
-            siteOf(site).whole = true;
+            siteOf(site).whole = generation;
           }).catch(() => {});
         },
         async unfenced(epochs) {

@@ -260,3 +260,16 @@ test('emptied under a living connection: the next write, and whoever looks, noti
   await fence(live, 's8', 6);
   assert.deepEqual(await live.devices('s8'), ['a']);
 });
+
+test('a copy that has taken the place of the server is not shown before its owner has written to it', async () => {
+  const live = await open({ isKnown: async () => true });
+  await fence(live, 'copied', 3);
+  assert.equal(await live.writeTwins('copied', 3, [twin('a', 20)], []), 'written');
+  await live.markWhole('copied');
+  assert.equal((await live.twins('copied', ['a'])).length, 1);
+  // As the copy has it that an earlier run of the server left behind.
+  await redis.set('{copied}:whole', 'f'.repeat(40));
+  await assert.rejects(live.twins('copied', ['a']), /being filled/);
+  await live.markWhole('copied');
+  assert.equal((await live.twins('copied', ['a'])).length, 1);
+});
