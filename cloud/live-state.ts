@@ -26,6 +26,7 @@ declare module 'ioredis' {
     writeTwins(...keyCountKeysAndArguments: string[]): Result<number, Context>;
     fenceSite(fence: string, whole: string, epoch: string): Result<number, Context>;
     removeTwins(...keyCountKeysAndArguments: string[]): Result<number, Context>;
+    settleOutbox(outbox: string, told: string, ...lengthAndTransitions: string[]): Result<number, Context>;
   }
 }
 
@@ -63,8 +64,8 @@ export interface LiveState {
     site: string,
     isKnown?: (device: string, text: string) => boolean,
   ): Promise<{ twins: TwinState[]; outbox: IncidentTransition[] } | null>;
-  /** History has them. */
-  forgetOutbox(site: string, incidents: readonly string[]): Promise<void>;
+  /** History has them, as they are here: what has become of one since stays. */
+  forgetOutbox(site: string, settled: readonly IncidentTransition[]): Promise<void>;
   /** The last incidents that history had; empty when Redis does not answer. */
   told(site: string): Promise<IncidentTransition[]>;
   /** Twins that go by another name now. */
@@ -102,6 +103,7 @@ export async function openLiveState(options: {
     writeTwins: { lua: await script('./live-state.lua') },
     fenceSite: { lua: await script('./live-state-fence.lua'), numberOfKeys: 2 },
     removeTwins: { lua: await script('./live-state-remove.lua') },
+    settleOutbox: { lua: await script('./live-state-settled.lua'), numberOfKeys: 2 },
   };
   const settings = {
     // A command that was not answered must never be sent again on another connection (D).
@@ -276,14 +278,11 @@ export async function openLiveState(options: {
         return null;
       }
     },
-    async forgetOutbox(site, incidents) {
+    async forgetOutbox(site, settled) {
       try {
-        if (incidents.length === 0 || !mayWrite) return;
-        const texts = await writer.hmget(keys.outbox(site), ...incidents);
-        const there = texts.filter(text => text !== null);
-        const moved = writer.multi();
-        if (there.length > 0) moved.lpush(keys.told(site), ...there).ltrim(keys.told(site), 0, TOLD_MAX - 1);
-        await moved.hdel(keys.outbox(site), ...incidents).exec();
+        if (settled.length === 0 || !mayWrite) return;
+        const texts = settled.flatMap(transition => [transition.id, JSON.stringify(transition)]);
+        await writer.settleOutbox(keys.outbox(site), keys.told(site), String(TOLD_MAX), ...texts);
       } catch (error) {
         logger.warn(
           { site, reason: (error as Error).message },

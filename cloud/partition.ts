@@ -172,10 +172,7 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
       if (incidents.length > 0) void shared.delivery.workOff();
       for (const [site, of] of bySite) {
         sites.get(site)?.settled(of);
-        void shared.live.forgetOutbox(
-          site,
-          of.map(incident => incident.id),
-        );
+        void shared.live.forgetOutbox(site, of);
       }
     },
   });

@@ -230,14 +230,17 @@ export function newRedis(
             };
           }).catch(() => null);
         },
-        async forgetOutbox(site, incidents) {
-          if (incidents.length === 0 || !mayWrite) return;
+        async forgetOutbox(site, settled) {
+          if (settled.length === 0 || !mayWrite) return;
           try {
-            const texts = await ask('redis hmget', () => incidents.map(id => siteOf(site).outbox.get(id)));
             await ask('redis told', () => {
               const { outbox, told } = siteOf(site);
-              for (const text of texts) if (text !== undefined) told.unshift(text);
-              for (const id of incidents) outbox.delete(id);
+              for (const transition of settled) {
+                const text = JSON.stringify(transition);
+                if (outbox.get(transition.id) !== text) continue;
+                outbox.delete(transition.id);
+                told.unshift(text);
+              }
             });
           } catch {
             // Kept until the site is activated again.

@@ -100,7 +100,8 @@ test('what is written is read: twins, index, outbox, time to live', async () => 
     unknown?.twins.map(({ device }) => device),
     ['b'],
   );
-  await live.forgetOutbox('s1', ['i1', 'unknown']);
+  await live.forgetOutbox('s1', [transition('i1'), transition('unknown')]);
+  assert.deepEqual(await live.told('s1'), [transition('i1')]);
   assert.deepEqual((await live.loadSite('s1'))?.outbox, []);
   assert.deepEqual(await live.loadSite('empty'), { twins: [], outbox: [] });
 });
@@ -155,7 +156,7 @@ test('a Redis that dies is unavailable, without harm; it comes back empty and is
   await eventually('it notices', () => !live.connected);
   assert.equal(await live.writeTwins('s4', 5, [twin('a', 21)], []), 'unavailable');
   assert.equal(await live.loadSite('s4'), null);
-  await live.forgetOutbox('s4', ['i']);
+  await live.forgetOutbox('s4', [transition('i')]);
   await assert.rejects(live.twin('s4', 'a'));
   assert.deepEqual(events, ['lease', 'writable']);
 
@@ -272,4 +273,16 @@ test('a copy that has taken the place of the server is not shown before its owne
   await assert.rejects(live.twins('copied', ['a']), /being filled/);
   await live.markWhole('copied');
   assert.equal((await live.twins('copied', ['a'])).length, 1);
+});
+
+test('an incident that was cleared while its opening was settled stays in the outbox', async () => {
+  const live = await open();
+  await fence(live, 's5', 5);
+  const cleared = { ...transition('i'), clearedAt: T0 + 1000, clearedValue: 20 };
+  assert.equal(await live.writeTwins('s5', 5, [], [transition('i')]), 'written');
+  assert.equal(await live.writeTwins('s5', 5, [], [cleared]), 'written');
+  await live.forgetOutbox('s5', [transition('i')]);
+  assert.deepEqual((await live.loadSite('s5'))?.outbox, [cleared]);
+  await live.forgetOutbox('s5', [cleared]);
+  assert.deepEqual((await live.loadSite('s5'))?.outbox, []);
 });
