@@ -178,7 +178,9 @@ export async function activateSite(options: {
     }
     behind = lacking;
     // Their messages change nothing when they come again, so nothing else would bring them into the checkpoint (C).
-    const lost = await missing(await live.told(site));
+    const toldBefore = await live.told(site);
+    for (const transition of toldBefore.slice(0, TOLD_REMEMBERED_MAX).reverse()) rememberTold(transition);
+    const lost = await missing(toldBefore);
     if (ahead.length + stored.outbox.length + lost.length > 0)
       options.onAhead(ahead, [...stored.outbox, ...lost, ...orphans]);
     return true;
