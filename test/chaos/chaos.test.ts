@@ -1,4 +1,4 @@
-/** `holdfast chaos` for real, short: twenty faults of a fixed seed, and everything as the devices said it (A, B, C, D, R). */
+/** `holdfast chaos` for real, short: faults of a fixed seed, and everything as the devices said it (A, B, C, D, R). */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -32,12 +32,15 @@ async function run(t: TestContext, ...args: string[]) {
   return { code: code as number | null, text };
 }
 
-test('twenty faults: nothing lost, double, made up, gone back or of an older epoch', async t => {
-  const { code, text } = await run(t, '--faults', '20', '--seed', '1', '--json');
+/** Those that a minute of them shows reliably; the release run has all kinds (`npm run chaos -- --faults 200`). */
+const KINDS = 'cloud-kill,cloud-pause,cloud-cut,nats-kill,redis-flushed,postgres-kill,gateway-kill,link-cut';
+
+test('faults of every server, node and gateway: nothing lost, double, made up, gone back or of an older epoch', async t => {
+  const { code, text } = await run(t, '--faults', '16', '--only', KINDS, '--seed', '1', '--json');
   assert.equal(code, 0, text);
   const counted = JSON.parse(text.trim().split('\n').at(-1)!);
   t.diagnostic(JSON.stringify(counted));
-  assert.ok(counted.faults >= 15, 'nearly all could be carried out');
+  assert.ok(counted.faults >= 12, 'nearly all could be carried out');
   assert.ok(counted.acknowledged > 1000);
   assert.ok(counted.incidents > 20);
   assert.ok(counted.recovery_ms.p50 > 0);
