@@ -1,5 +1,5 @@
 /** What `npm run chaos -- --simulate …` understands. Pure. */
-import { parseArgs } from 'node:util';
+import { problem, type Read, readOptions } from '../deploy/local/read-options.ts';
 import { type Bug, bugs } from './cluster.ts';
 
 export interface SimulationArguments {
@@ -24,28 +24,17 @@ simulated servers that fail in every way. Exit code 0 when every seed is clean; 
   --workers N    how many at the same time (2)
   --json         the last line is the count as JSON`;
 
-export function readArguments(
-  words: string[],
-): { ok: true; value: SimulationArguments } | { ok: false; problem: string } {
-  const problem = (text: string) => ({ ok: false as const, problem: text });
-  let values: Record<string, string | boolean | undefined>;
-  try {
-    ({ values } = parseArgs({
-      args: words,
-      options: {
-        simulate: { type: 'boolean' },
-        seeds: { type: 'string' },
-        bug: { type: 'string' },
-        workers: { type: 'string' },
-        trace: { type: 'boolean' },
-        json: { type: 'boolean' },
-        help: { type: 'boolean' },
-      },
-    }));
-  } catch (error) {
-    return problem((error as Error).message);
-  }
-  if (values.help) return problem('');
+export function readArguments(words: string[]): Read<SimulationArguments> {
+  const read = readOptions(words, {
+    simulate: { type: 'boolean' },
+    seeds: { type: 'string' },
+    bug: { type: 'string' },
+    workers: { type: 'string' },
+    trace: { type: 'boolean' },
+    json: { type: 'boolean' },
+  });
+  if (!read.ok) return read;
+  const { value: values } = read;
   const range = /^(\d+)(?:\.\.(\d+))?$/.exec(String(values.seeds ?? '1..500'));
   const from = Number(range?.[1]);
   const to = Number(range?.[2] ?? range?.[1]);

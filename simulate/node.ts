@@ -2,6 +2,7 @@
  * One cloud node of the simulated cluster, put together from production's own parts as `cloud/node.ts` does: ownership,
  * partitions with pumps, actors and history writers, gateway link, push node. Simulated are the servers and the sockets.
  */
+
 import type { TemplatedApp } from 'uWebSockets.js';
 import type { Logger } from 'pino';
 import { newBackfillGate } from '../cloud/backfill-gate.ts';
@@ -9,6 +10,7 @@ import { keepOwnership, type Ownership } from '../cloud/cluster/ownership.ts';
 import { openGatewayLink } from '../cloud/gateway-link.ts';
 import { newBudget } from '../cloud/history/budget.ts';
 import { openDictionary } from '../cloud/history/dictionary.ts';
+import { newIngestCounters } from '../cloud/ingest-counters.ts';
 import { openPartition, type Partition, type PartitionShared } from '../cloud/partition.ts';
 import { publishUpdates } from '../cloud/push/bus.ts';
 import { openPushNode } from '../cloud/push/push-node.ts';
@@ -158,21 +160,7 @@ async function open(
     partitions,
     commitIntervalMs: COMMIT_INTERVAL_MS,
     retentionMs: RETENTION_MS,
-    counters: {
-      batches: 0,
-      messages: 0,
-      readings: 0,
-      quarantined: 0,
-      corrupt: 0,
-      refused: 0,
-      expired: 0,
-      late: 0,
-      thinned: 0,
-      lost: 0,
-      withoutTwin: 0,
-      bytes: 0,
-      lagMs: 0,
-    },
+    counters: newIngestCounters(),
     locateStream,
     rules,
     publish: updates => publishUpdates(connection.nats, updates),

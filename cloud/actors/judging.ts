@@ -13,7 +13,7 @@ import { clear, type Draft, forget, leaveClosed, open, remember } from './draft.
 import { isAfter, type ReadingOrder } from './order.ts';
 import { judge, type ValueRule, type Verdict } from './rule.ts';
 import { RECENT_MAX, type RecentIncident, RUNS_MAX, type Run, type Since } from './rule-memory.ts';
-import { type FoundIncident, incidentsIn, joinEarliest, withReading } from './runs.ts';
+import { type FoundIncident, incidentsIn, isGap, joinEarliest, withReading } from './runs.ts';
 import { withValue } from './statistics.ts';
 
 const isSame = (a: ReadingOrder, b: ReadingOrder): boolean => !isAfter(a, b) && !isAfter(b, a);
@@ -33,7 +33,7 @@ export function judgeOnTime(
   { gateway, stretch }: { readonly gateway: string; readonly stretch: number },
 ): void {
   // The first ever may have something before it that is still to come, too.
-  const resumes = known ? known.log === now.log && known.sequence < stretch : stretch > 0;
+  const resumes = known ? isGap(known, now, stretch) : stretch > 0;
   const late = draft.memory.late.get(rules[0]!.metric);
   // What came late, and in order, leads up to this very reading.
   const goesOn = late?.leadsUp && known !== null && isSame(known, late.last);
@@ -47,7 +47,7 @@ export function judgeOnTime(
     const ledUp = goesOn && !draft.alerts.has(rule.id) ? openIn(draft, rule) : null;
     // A quiet twin of which nothing is to come has nothing to remember.
     if (verdict === 'past' || late || resumes || draft.memory.runs.has(rule.id)) {
-      note(draft, rule, now, verdict, known, resumes);
+      note(draft, rule, now, verdict, known, stretch);
     }
     if (ledUp) adopt(draft, rule, ledUp, verdict, now);
     step(draft, rule, verdict, now, known, gateway);
@@ -107,19 +107,24 @@ function addRecent(draft: Draft, rule: ValueRule, incident: RecentIncident): voi
   else if (incidents.length < RECENT_MAX) remember(draft, 'recent', rule.id, [...incidents, incident]);
 }
 
-/** Puts a reading in its place. @param known another one, the newest before it came. @returns whether it tells anything new */
+/**
+ * Puts a reading in its place.
+ * @param known another one, the newest before it came
+ * @param stretch as in `withReading`
+ * @returns whether it tells anything new
+ */
 function note(
   draft: Draft,
   rule: ValueRule,
   now: Since,
   verdict: Verdict,
   known: Since | null,
-  resumes = false,
+  stretch = 0,
 ): boolean {
   // Without a duration what lies between keeps all as it is.
   if (verdict === 'between' && rule.forMs === 0) return false;
   const before = draft.memory.runs.get(rule.id) ?? begun(draft, rule, known);
-  let runs = withReading(before, now, verdict, resumes);
+  let runs = withReading(before, now, verdict, stretch);
   if (runs === before) return false;
   while (runs.length > RUNS_MAX) {
     const [first] = incidentsIn(runs, rule.forMs);

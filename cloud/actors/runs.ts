@@ -20,14 +20,14 @@ export interface FoundIncident {
 }
 
 /**
- * @param resumes something may still come that lies between it and the one before
+ * @param stretch of the reading's log: what lies between an earlier sequence and the reading may still come; 0: nothing may
  * @returns the same when the reading tells nothing new
  */
 export function withReading(
   runs: readonly Run[],
   now: Since,
   verdict: Verdict,
-  resumes: boolean,
+  stretch: number,
 ): readonly Run[] {
   // The first one that does not lie before the reading.
   const found = runs.findIndex(({ last }) => !isAfter(now, last));
@@ -45,9 +45,15 @@ export function withReading(
   // A run grows to its end only. What comes to lie before one may be followed by what splits it, and where the later one
   // begins must not be lost by then.
   const before = runs[at - 1];
-  if (before?.verdict === verdict && !resumes) return runs.with(at - 1, { ...before, last: now });
+  if (before?.verdict === verdict && !isGap(before.last, now, stretch)) {
+    return runs.with(at - 1, { ...before, last: now });
+  }
   return runs.toSpliced(at, 0, own);
 }
+
+/** Whether something may still come that lies between the two. @param stretch as in `withReading` */
+export const isGap = (last: Since, now: Since, stretch: number): boolean =>
+  last.log === now.log && last.sequence < stretch;
 
 /** The fold of the runs. @param forMs how long the condition must hold */
 export function incidentsIn(runs: readonly Run[], forMs: number): FoundIncident[] {

@@ -1,6 +1,7 @@
 /** What `holdfast chaos …` understands. Pure. */
-import { parseArgs } from 'node:util';
+
 import { type PlantedBug, plantedBugs } from '../../protocol/planted-bug.ts';
+import { problem, type Read, readOptions } from '../local/read-options.ts';
 import { type FaultKind, faultKinds } from './plan.ts';
 
 export interface ChaosArguments {
@@ -55,26 +56,16 @@ function kindLines(): string {
   return lines.join(',\n');
 }
 
-type Read = { ok: true; value: ChaosArguments } | { ok: false; problem: string };
-
 /** @param newSeed for a run that names none */
-export function readChaosArguments(words: string[], newSeed: number): Read {
-  const problem = (text: string) => ({ ok: false as const, problem: text });
+export function readChaosArguments(words: string[], newSeed: number): Read<ChaosArguments> {
   const text = { type: 'string' } as const;
   const flag = { type: 'boolean' } as const;
-  let values: Record<string, string | boolean | undefined>;
-  try {
-    ({ values } = parseArgs({
-      args: words,
-      options: {
-        ...{ faults: text, seed: text, nodes: text, minutes: text, only: text, devices: text, rate: text },
-        ...{ logs: text, bug: text, json: flag, plan: flag, help: flag },
-      },
-    }));
-  } catch (error) {
-    return problem((error as Error).message);
-  }
-  if (values.help) return problem('');
+  const read = readOptions(words, {
+    ...{ faults: text, seed: text, nodes: text, minutes: text, only: text, devices: text, rate: text },
+    ...{ logs: text, bug: text, json: flag, plan: flag },
+  });
+  if (!read.ok) return read;
+  const { value: values } = read;
 
   const bounds: Record<'seed' | 'faults' | 'nodes' | 'devices', readonly [number, number, number]> = {
     seed: [0, 2 ** 32 - 1, newSeed],

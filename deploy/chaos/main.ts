@@ -5,16 +5,16 @@
  *   plan from the seed ─▶ cluster, devices, dashboards ─▶ faults ─▶ all healed ─▶ settled ─▶ judged ─▶ table
  */
 import { randomInt } from 'node:crypto';
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Ending, EXIT_CODE_OF_INTERRUPTED, listenForEnd } from '../demo/ending.ts';
 import { messageKey } from '../faults/broker-tap.ts';
 import { type Devices, startDevices } from '../faults/devices.ts';
+import { makeScratchFolder, say } from '../faults/scratch.ts';
 import { storedCounters } from '../faults/stored-counters.ts';
 import { defaultCacheDirectory, findBinaries } from '../local/find-servers.ts';
-import { existingStandIn } from '../local/unprivileged.ts';
+import { removeStackFolder } from '../local/unprivileged.ts';
 import { type ChaosArguments, HELP, readChaosArguments } from './arguments.ts';
 import { type ChaosCluster, chaosSites, openCluster } from './cluster.ts';
 import { conduct } from './conductor.ts';
@@ -38,10 +38,6 @@ const STILL_MS = 60_000;
 const JUDGE_EVERY_MS = 1500;
 const LINES_MAX = 15;
 
-const startedAt = performance.now();
-const say = (line: string) =>
-  console.log(`${((performance.now() - startedAt) / 1000).toFixed(1).padStart(7)} s  ${line}`);
-
 async function chaos(options: ChaosArguments, end: Ending): Promise<number> {
   const { seed, nodes } = options;
   const gateways = chaosSites.reduce((sum, site) => sum + site.gateways.length, 0);
@@ -52,10 +48,8 @@ async function chaos(options: ChaosArguments, end: Ending): Promise<number> {
   }
   say(`seed ${seed}: ${plan.length} faults, ${nodes} cloud nodes`);
   const binaries = await findBinaries({ cacheDirectory: defaultCacheDirectory, report: say });
-  const directory = mkdtempSync(join(tmpdir(), 'holdfast-chaos-'));
-  // As root PostgreSQL runs as another user, who has to get in.
-  chmodSync(directory, 0o711);
-  const releases: (() => unknown)[] = [() => removeData(directory)];
+  const directory = makeScratchFolder('holdfast-chaos-');
+  const releases: (() => unknown)[] = [() => removeStackFolder(directory)];
   try {
     const env: Record<string, string> = options.bug
       ? { HOLDFAST_TEST_BUILD: '1', HOLDFAST_TEST_BUG: options.bug }
@@ -252,13 +246,6 @@ function keepLogs(cluster: ChaosCluster, folder: string): void {
   for (const node of cluster.nodes) writeFileSync(join(folder, `${node.name}.log`), node.output());
   for (const { site, gateway, process: of } of cluster.gateways)
     writeFileSync(join(folder, `${site}-${gateway}.log`), of.output());
-}
-
-function removeData(directory: string): void {
-  // PostgreSQL's data is elsewhere where its user cannot reach this folder; the way to it is in this folder.
-  const elsewhere = existingStandIn(join(directory, 'postgres'));
-  for (const folder of [...(elsewhere ? [elsewhere] : []), directory])
-    rmSync(folder, { recursive: true, force: true });
 }
 
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);

@@ -2,7 +2,7 @@
  * What goes wrong in a run of chaos: a pure function of the seed. Each fault has a part that it hits and a length; several are
  * under way at the same time, as long as they hit different parts (`conductor.ts`).
  */
-import { randomFrom } from '../faults/random.ts';
+import { bag, randomFrom } from '../faults/random.ts';
 
 export const nodeFaults = [
   'cloud-kill',
@@ -141,17 +141,3 @@ function targetsOf(kind: FaultKind, options: PlanOptions): number {
 }
 
 export const isOneOf = (kinds: readonly FaultKind[], kind: FaultKind): boolean => kinds.includes(kind);
-
-/** All of them in a drawn order, then all again in another. */
-function bag<T>(kinds: readonly T[], random: () => number): () => T | undefined {
-  let left: T[] = [];
-  return () => {
-    if (left.length === 0) {
-      left = kinds
-        .map(kind => ({ kind, rank: random() }))
-        .sort((a, b) => a.rank - b.rank)
-        .map(({ kind }) => kind);
-    }
-    return left.shift();
-  };
-}

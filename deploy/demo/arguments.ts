@@ -1,6 +1,7 @@
 /** What `npm start -- …` understands. Pure. */
-import { parseArgs } from 'node:util';
+
 import { isDeviceId, isSiteId } from '../../protocol/ids.ts';
+import { problem, type Read, readOptions } from '../local/read-options.ts';
 
 export const demoSites = ['demo', 'plant'] as const;
 
@@ -41,30 +42,19 @@ or HOLDFAST_MQTT_URL (the broker of ${demoSites[0]}; HOLDFAST_MQTT_URL_${demoSit
 const UNIT_MS: Record<string, number> = { s: 1000, m: 60_000, h: 3_600_000 };
 
 /** @returns the arguments, or what is wrong with them. */
-export function readDemoArguments(
-  words: string[],
-): { ok: true; value: DemoArguments } | { ok: false; problem: string } {
-  const problem = (text: string) => ({ ok: false as const, problem: text });
-  let values: Record<string, string | boolean | undefined>;
-  try {
-    ({ values } = parseArgs({
-      args: words,
-      options: {
-        for: { type: 'string' },
-        replay: { type: 'string' },
-        as: { type: 'string' },
-        speed: { type: 'string' },
-        devices: { type: 'string' },
-        port: { type: 'string' },
-        fresh: { type: 'boolean' },
-        lan: { type: 'boolean' },
-        help: { type: 'boolean' },
-      },
-    }));
-  } catch (error) {
-    return problem((error as Error).message);
-  }
-  if (values.help) return problem('');
+export function readDemoArguments(words: string[]): Read<DemoArguments> {
+  const read = readOptions(words, {
+    for: { type: 'string' },
+    replay: { type: 'string' },
+    as: { type: 'string' },
+    speed: { type: 'string' },
+    devices: { type: 'string' },
+    port: { type: 'string' },
+    fresh: { type: 'boolean' },
+    lan: { type: 'boolean' },
+  });
+  if (!read.ok) return read;
+  const { value: values } = read;
 
   let forMs: number | null = null;
   if (values.for !== undefined) {

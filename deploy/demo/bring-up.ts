@@ -1,12 +1,11 @@
 /** Brings the demo up: finds the servers, forgets earlier runs where asked to, starts the stack. */
-import { rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { defaultCacheDirectory, findBinaries } from '../local/find-servers.ts';
 import { isFree } from '../local/ports.ts';
 import { serverNames } from '../local/server.ts';
 import { type Stack, startStack } from '../local/stack.ts';
-import { existingStandIn } from '../local/unprivileged.ts';
+import { removeStackFolder } from '../local/unprivileged.ts';
 import { type DemoArguments, demoSites } from './arguments.ts';
 import { openDemoLinks } from './links.ts';
 import { type Tool, writeTools } from './tools.ts';
@@ -30,11 +29,7 @@ export async function bringUp(
 ): Promise<{ stack: Stack; tools: Map<Tool, string>; close(): Promise<void> }> {
   if (options.fresh) {
     say('forgetting the data of earlier runs');
-    // PostgreSQL's data is elsewhere where its user cannot reach this folder; the way to it is in this folder.
-    const elsewhere = existingStandIn(join(dataDirectory, 'postgres'));
-    for (const folder of [...(elsewhere ? [elsewhere] : []), dataDirectory]) {
-      await rm(folder, { recursive: true, force: true });
-    }
+    removeStackFolder(dataDirectory);
   }
   const [first, second] = demoSites;
   const env = process.env;

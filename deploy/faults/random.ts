@@ -8,3 +8,17 @@ export function randomFrom(seed: number): () => number {
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
   };
 }
+
+/** All of them in a drawn order, then all again in another. */
+export function bag<T>(kinds: readonly T[], random: () => number): () => T | undefined {
+  let left: T[] = [];
+  return () => {
+    if (left.length === 0) {
+      left = kinds
+        .map(kind => ({ kind, rank: random() }))
+        .sort((a, b) => a.rank - b.rank)
+        .map(({ kind }) => kind);
+    }
+    return left.shift();
+  };
+}

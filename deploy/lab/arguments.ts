@@ -1,6 +1,7 @@
 /** What `holdfast lab …` understands. Pure. */
-import { parseArgs } from 'node:util';
+
 import { FAIR, type Weather, weatherFault } from '../local/link-weather.ts';
+import { problem, type Read, readOptions } from '../local/read-options.ts';
 import { type FaultKind, faultKinds } from './plan.ts';
 
 export interface LabArguments {
@@ -42,33 +43,21 @@ function faultLines(): string {
 }
 
 /** @param newSeed for a run that names none */
-export function readLabArguments(
-  words: string[],
-  newSeed: number,
-): { ok: true; value: LabArguments } | { ok: false; problem: string } {
-  const problem = (text: string) => ({ ok: false as const, problem: text });
-  let values: Record<string, string | boolean | undefined>;
-  try {
-    ({ values } = parseArgs({
-      args: words,
-      options: {
-        minutes: { type: 'string' },
-        seed: { type: 'string' },
-        devices: { type: 'string' },
-        rate: { type: 'string' },
-        loss: { type: 'string' },
-        delay: { type: 'string' },
-        bandwidth: { type: 'string' },
-        faults: { type: 'string' },
-        plan: { type: 'boolean' },
-        json: { type: 'boolean' },
-        help: { type: 'boolean' },
-      },
-    }));
-  } catch (error) {
-    return problem((error as Error).message);
-  }
-  if (values.help) return problem('');
+export function readLabArguments(words: string[], newSeed: number): Read<LabArguments> {
+  const read = readOptions(words, {
+    minutes: { type: 'string' },
+    seed: { type: 'string' },
+    devices: { type: 'string' },
+    rate: { type: 'string' },
+    loss: { type: 'string' },
+    delay: { type: 'string' },
+    bandwidth: { type: 'string' },
+    faults: { type: 'string' },
+    plan: { type: 'boolean' },
+    json: { type: 'boolean' },
+  });
+  if (!read.ok) return read;
+  const { value: values } = read;
 
   const numbers = {
     minutes: Number(values.minutes ?? 1),

@@ -5,15 +5,13 @@
  *   plan from the seed ─▶ stack, devices ─▶ faults while they publish ─▶ all healed ─▶ drained ─▶ count ─▶ table
  */
 import { randomInt } from 'node:crypto';
-import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Ending, EXIT_CODE_OF_INTERRUPTED, listenForEnd } from '../demo/ending.ts';
 import { allTakenIsStored, count, readHistory, type Verdict } from '../faults/count.ts';
 import { type Devices, startDevices } from '../faults/devices.ts';
+import { makeScratchFolder, say } from '../faults/scratch.ts';
 import { defaultCacheDirectory, findBinaries } from '../local/find-servers.ts';
-import { existingStandIn } from '../local/unprivileged.ts';
+import { removeStackFolder } from '../local/unprivileged.ts';
 import { HELP, type LabArguments, readLabArguments } from './arguments.ts';
 import { carryOut, type FaultLog } from './faults.ts';
 import { makePlan } from './plan.ts';
@@ -26,10 +24,6 @@ const LAST_PUBACKS_MS = 60_000;
 /** For a backlog over a link in bad weather, which the options may ask for. */
 const DRAIN_MS = 180_000;
 
-const startedAt = performance.now();
-const say = (line: string) =>
-  console.log(`${((performance.now() - startedAt) / 1000).toFixed(1).padStart(7)} s  ${line}`);
-
 async function lab(options: LabArguments, end: Ending): Promise<number> {
   const plan = makePlan(options);
   if (options.planOnly) {
@@ -40,10 +34,8 @@ async function lab(options: LabArguments, end: Ending): Promise<number> {
     `seed ${options.seed}: ${plan.link.length + plan.parts.length} steps in ${options.durationMs / 1000} s`,
   );
   const binaries = await findBinaries({ cacheDirectory: defaultCacheDirectory, report: say });
-  const directory = mkdtempSync(join(tmpdir(), 'holdfast-lab-'));
-  // As root PostgreSQL runs as another user, who has to get in.
-  chmodSync(directory, 0o711);
-  const releases: (() => unknown)[] = [() => removeData(directory)];
+  const directory = makeScratchFolder('holdfast-lab-');
+  const releases: (() => unknown)[] = [() => removeStackFolder(directory)];
   try {
     end.signal.throwIfAborted();
     const { seed, weather } = options;
@@ -84,13 +76,6 @@ async function lab(options: LabArguments, end: Ending): Promise<number> {
   } finally {
     for (const release of releases.reverse()) await release();
   }
-}
-
-function removeData(directory: string): void {
-  // PostgreSQL's data is elsewhere where its user cannot reach this folder; the way to it is in this folder.
-  const elsewhere = existingStandIn(join(directory, 'postgres'));
-  for (const folder of [...(elsewhere ? [elsewhere] : []), directory])
-    rmSync(folder, { recursive: true, force: true });
 }
 
 /** A part that ends by itself is a failure of the run, whatever the count says. */

@@ -3,7 +3,7 @@
  * link, one on everything else, so that a gateway is killed while its link is cut. A hand does one thing after another.
  */
 
-import { randomFrom } from '../faults/random.ts';
+import { bag, randomFrom } from '../faults/random.ts';
 import type { Weather } from '../local/link-weather.ts';
 
 export const linkFaults = ['link-cut', 'link-half-open', 'bad-weather'] as const;
@@ -122,20 +122,6 @@ function partSteps(kinds: readonly PartFaultKind[], durationMs: number, random: 
     steps.push({ kind, atMs: Math.round(atMs), forMs: Math.round(forMs) });
     atMs += forMs + EFFORT_MS + restMs;
   }
-}
-
-/** All of them in a drawn order, then all again in another. */
-function bag<T>(kinds: readonly T[], random: () => number): () => T | undefined {
-  let left: T[] = [];
-  return () => {
-    if (left.length === 0) {
-      left = kinds
-        .map(kind => ({ kind, rank: random() }))
-        .sort((a, b) => a.rank - b.rank)
-        .map(({ kind }) => kind);
-    }
-    return left.shift();
-  };
 }
 
 const rest = (random: () => number): number => REST_MS.least + random() * (REST_MS.most - REST_MS.least);

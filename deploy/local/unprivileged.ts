@@ -79,6 +79,13 @@ export function existingStandIn(directory: string): string | undefined {
   return readOr(join(place, markName)) === pointer ? place : undefined;
 }
 
+/** Removes the folder of a stack. PostgreSQL's data is elsewhere where its user cannot reach it; the way to it is in this folder. */
+export function removeStackFolder(directory: string): void {
+  const elsewhere = existingStandIn(join(directory, 'postgres'));
+  for (const folder of [...(elsewhere ? [elsewhere] : []), directory])
+    rmSync(folder, { recursive: true, force: true });
+}
+
 /**
  * Removes our stand-ins in `folders` whose own folder is gone for good: not those of a volume that is only not mounted
  * now, nor those a server still runs on.

@@ -3,10 +3,11 @@ import assert from 'node:assert/strict';
 import * as fs from 'node:fs/promises';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { randomFrom } from '../../../deploy/faults/random.ts';
 import { compactHere } from '../../../edge-gateway/log/compaction-job.ts';
 import { commonMapping } from '../../../edge-gateway/mapping/compile.ts';
 import { sequencesOf, telemetry } from './compacting.ts';
-import { forgetfulFiles, randomFrom } from './faulty-files.ts';
+import { forgetfulFiles } from './faulty-files.ts';
 import { idOf, makeTemporaryFolder, message, open, readAll } from './support.ts';
 
 interface Disk {

@@ -6,12 +6,12 @@ import * as fs from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { type TestContext, test } from 'node:test';
+import { randomFrom } from '../../../deploy/faults/random.ts';
 import { openDiskBuffer } from '../../../edge-gateway/log/disk-buffer.ts';
 import { LOCK_NAME } from '../../../edge-gateway/log/lock.ts';
 import type { LogId } from '../../../protocol/ids.ts';
 import { RangeSet } from '../../../protocol/range-set.ts';
 import { readRuns } from './compacting.ts';
-import { randomFrom } from './faulty-files.ts';
 import { idOf, message, open, range, readAll, silent, store, temporaryFolder } from './support.ts';
 
 const child = join(import.meta.dirname, 'writer-child.ts');
