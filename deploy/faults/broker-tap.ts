@@ -13,6 +13,8 @@ export interface BrokerTap {
   readonly acknowledged: ReadonlySet<string>;
   /** How often the broker handed a message over as a new one, without the mark of a repetition. */
   handedOver(key: string): number;
+  /** How often with that mark. */
+  handedOverAgain(key: string): number;
   close(): Promise<void>;
 }
 
@@ -26,6 +28,7 @@ export async function openBrokerTap(
 ): Promise<BrokerTap> {
   const acknowledged = new Set<string>();
   const handedOver = new Map<string, number>();
+  const handedOverAgain = new Map<string, number>();
   const sockets = new Set<Socket>();
 
   const server = createServer(near => {
@@ -50,7 +53,8 @@ export async function openBrokerTap(
       const key = keyOf(packet.topic, packet.payload as Buffer);
       if (key === null) return;
       under.set(packet.messageId!, key);
-      if (!packet.dup) handedOver.set(key, (handedOver.get(key) ?? 0) + 1);
+      const times = packet.dup ? handedOverAgain : handedOver;
+      times.set(key, (times.get(key) ?? 0) + 1);
     });
     listen(near, packet => {
       if (packet.cmd !== 'puback') return;
@@ -69,6 +73,7 @@ export async function openBrokerTap(
     port,
     acknowledged,
     handedOver: key => handedOver.get(key) ?? 0,
+    handedOverAgain: key => handedOverAgain.get(key) ?? 0,
     close() {
       for (const socket of sockets) socket.destroy();
       return new Promise(resolve => server.close(() => resolve()));
