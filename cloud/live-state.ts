@@ -68,6 +68,8 @@ export interface LiveState {
   forgetOutbox(site: string, settled: readonly IncidentTransition[]): Promise<void>;
   /** The last incidents that history had; empty when Redis does not answer. */
   told(site: string): Promise<IncidentTransition[]>;
+  /** History has them, and Redis, which was away or empty, may not. @param incidents oldest first */
+  remindTold(site: string, incidents: readonly IncidentTransition[]): Promise<void>;
   /** Twins that go by another name now. */
   removeTwins(site: string, epoch: number, devices: readonly string[]): Promise<WriteOutcome>;
   twin(site: string, device: string): Promise<TwinView | null>;
@@ -296,6 +298,21 @@ export async function openLiveState(options: {
         return texts.map(text => JSON.parse(text) as IncidentTransition);
       } catch {
         return [];
+      }
+    },
+    async remindTold(site, incidents) {
+      try {
+        if (incidents.length === 0 || !mayWrite) return;
+        const known = new Set(await reader.lrange(keys.told(site), 0, -1));
+        const texts = incidents.map(incident => JSON.stringify(incident)).filter(text => !known.has(text));
+        if (texts.length === 0) return;
+        await writer
+          .pipeline()
+          .lpush(keys.told(site), ...texts)
+          .ltrim(keys.told(site), 0, TOLD_MAX - 1)
+          .exec();
+      } catch (error) {
+        logger.warn({ site, reason: (error as Error).message }, 'redis: not reminded of what was told');
       }
     },
     async removeTwins(site, epoch, devices) {

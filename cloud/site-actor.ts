@@ -261,6 +261,7 @@ export async function activateSite(options: {
   async function writeAll(active: readonly string[], asleep: readonly string[]): Promise<void> {
     // A twin that is ahead of its incident would keep it from ever being told.
     if (unsettled.size > 0 && (await write([], [...unsettled.values()])) !== 'written') return;
+    await live.remindTold(site, [...told.values()]);
     for (const names of chunks(active)) {
       const states = names.map(name => twins.get(name)).filter(twin => twin !== undefined);
       if ((await write(states, [])) !== 'written') return;

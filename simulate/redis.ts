@@ -250,6 +250,15 @@ export function newRedis(
           ask('redis lrange', () =>
             siteOf(site).told.map(text => JSON.parse(text) as IncidentTransition),
           ).catch(() => []),
+        async remindTold(site, incidents) {
+          if (incidents.length === 0 || !mayWrite) return;
+          await ask('redis remind', () => {
+            const { told } = siteOf(site);
+            for (const text of incidents.map(incident => JSON.stringify(incident))) {
+              if (!told.includes(text)) told.unshift(text);
+            }
+          }).catch(() => undefined);
+        },
         async removeTwins(site, epoch, devices) {
           if (!mayWrite) return 'unavailable';
           return ask('redis remove', () => {

@@ -123,20 +123,22 @@ function note(
 ): boolean {
   // Without a duration what lies between keeps all as it is.
   if (verdict === 'between' && rule.forMs === 0) return false;
-  const before = draft.memory.runs.get(rule.id) ?? begun(draft, rule, known);
+  const before = draft.memory.runs.get(rule.id) ?? begun(rule, known);
   let runs = withReading(before, now, verdict, stretch);
   if (runs === before) return false;
   while (runs.length > RUNS_MAX) {
-    const [first] = incidentsIn(runs, rule.forMs);
-    if (first?.end) leaveUnknown(draft, rule, first.since, first.end);
-    runs = joinEarliest(runs, first);
+    const fewer = joinEarliest(runs, rule.forMs);
+    if (fewer.over) leaveUnknown(draft, rule, fewer.over.since, fewer.over.end!);
+    runs = fewer.runs;
   }
   remember(draft, 'runs', rule.id, runs);
   return true;
 }
 
-function begun(draft: Draft, rule: ValueRule, known: Since | null): readonly Run[] {
-  const verdict = known && judge(rule, known, null, draft.memory.statistics.get(rule.id));
+function begun(rule: ValueRule, known: Since | null): readonly Run[] {
+  // What was usual then is not known any more.
+  if (rule.kind === 'anomaly') return NO_RUNS;
+  const verdict = known && judge(rule, known, null, undefined);
   if (!verdict || (verdict === 'between' && rule.forMs === 0)) return NO_RUNS;
   return [{ verdict, first: known, last: known }];
 }

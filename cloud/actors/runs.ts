@@ -76,22 +76,27 @@ export function incidentsIn(runs: readonly Run[], forMs: number): FoundIncident[
 }
 
 /**
- * The earliest ones as one: as far as the first incident is over; or, as they hold none, up to one that was back; or those
- * that the open one has been past in.
+ * The earliest ones as one: those before the first incident, which hold none; where none are before it, as far as it is over;
+ * where it is not, those that it has been past in.
+ * @returns `over`: the incident of which nothing is left
  */
-export function joinEarliest(runs: readonly Run[], first: FoundIncident | undefined): readonly Run[] {
-  const end = first?.end;
-  const over = end ? runs.findIndex(run => run.first === end) : -1;
-  if (over > 0) return joined(runs, 0, over);
+export function joinEarliest(
+  runs: readonly Run[],
+  forMs: number,
+): { readonly runs: readonly Run[]; readonly over: FoundIncident | null } {
+  const [first] = incidentsIn(runs, forMs);
   const begin = first ? runs.findIndex(run => run.first === first.since) : runs.length;
   const back = runs.findIndex(({ verdict }, index) => index > 0 && index < begin && verdict === 'back');
-  if (back > 0) return joined(runs, 0, back);
-  if (begin >= 2) return joined(runs, 0, Math.min(begin, runs.length) - 1);
+  if (back > 0) return { runs: joined(runs, 0, back), over: null };
+  if (begin >= 2) return { runs: joined(runs, 0, Math.min(begin, runs.length) - 1), over: null };
+  if (first?.end) {
+    const end = runs.findIndex(run => run.first === first.end);
+    return { runs: joined(runs, 0, end), over: first };
+  }
   const past = runs.findLastIndex(({ verdict }) => verdict === 'past');
-  const { first: since } = runs[begin]!;
-  return past > begin
-    ? [...runs.slice(0, begin), { ...runs[past]!, first: since }, ...runs.slice(past + 1)]
-    : joined(runs, begin + 1, runs.length - 1);
+  if (past <= begin) return { runs: joined(runs, begin + 1, runs.length - 1), over: null };
+  const pastUntil = { ...runs[past]!, first: runs[begin]!.first };
+  return { runs: [...runs.slice(0, begin), pastUntil, ...runs.slice(past + 1)], over: null };
 }
 
 /** Those from `from` to `to` as one, with the verdict of the last. */

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { Redis } from 'ioredis';
 import type { IncidentTransition } from '../../cloud/actors/incident.ts';
 import { type LiveState, openLiveState } from '../../cloud/live-state.ts';
 import { activateSite, type TwinUpdates } from '../../cloud/site-actor.ts';
@@ -35,6 +36,12 @@ async function openLive(): Promise<LiveState> {
   });
   atEnd(() => live.close());
   return live;
+}
+
+async function emptyRedis(): Promise<void> {
+  const client = new Redis(redis.url);
+  await client.flushall();
+  await client.quit();
 }
 
 async function newOwner(site: string, epoch: number) {
@@ -112,4 +119,20 @@ test('people are told of an incident while the owner still catches up', async ()
   await owner.receive(1, 35);
   await eventually('somebody is told', () => owner.incidents.length === 1);
   assert.deepEqual(owner.published, []);
+});
+
+test('what history had while Redis was away is remembered there once it is back, for a history from a backup (R)', async () => {
+  const owner = await newOwner('dock', 1);
+  owner.caughtUp();
+  await owner.actor.live;
+  await owner.receive(1, 35);
+  await eventually('somebody is told', () => owner.incidents.length === 1);
+  await emptyRedis();
+  owner.actor.settled(owner.incidents);
+  await owner.live.forgetOutbox('dock', owner.incidents);
+  assert.deepEqual(await owner.live.told('dock'), []);
+  for (const _ of ['once', 'and again']) {
+    await owner.actor.recover();
+    assert.deepEqual(await owner.live.told('dock'), owner.incidents);
+  }
 });

@@ -167,7 +167,6 @@ const values = fc
     const padding = Math.max(rows.length, STEPS_MAX) + STEPS_AFTER - rows.length;
     return [...rows, ...Array.from({ length: padding }, () => [10, 10])];
   });
-const scenes = fc.tuple(values, cuts).map(([rows, cut]) => sceneOf(rows, cut));
 
 /** By id how it ended, which is what history keeps. */
 const endings = (told: readonly IncidentTransition[]) =>
@@ -186,12 +185,13 @@ test('a crash, and whatever is replayed after it, gives the same incidents and t
   const seen = { opened: 0, late: 0 };
   fc.assert(
     fc.property(
-      scenes,
+      values,
+      cuts,
       fc.nat(),
       fc.nat(),
       fc.array(fc.nat(), { minLength: 2, maxLength: 2 }),
-      (scene, c, p, ahead) => {
-        const { messages, settledAt } = scene;
+      (rows, cut, c, p, ahead) => {
+        const { messages, settledAt } = sceneOf(rows, cut);
         const clean = newRun();
         for (const message of messages) fold(clean, message);
         for (const { late } of clean.told) seen[late ? 'late' : 'opened']++;
@@ -227,7 +227,8 @@ test('a crash, and whatever is replayed after it, gives the same incidents and t
 
 test('a backlog on its way changes nothing of what is paged meanwhile, whatever the order', () => {
   fc.assert(
-    fc.property(scenes, ({ messages, settledAt }) => {
+    fc.property(values, cuts, (rows, cut) => {
+      const { messages, settledAt } = sceneOf(rows, cut);
       const head = messages.slice(0, settledAt);
       const [withBacklog, liveOnly] = [newRun(), newRun()];
       for (const message of head) fold(withBacklog, message, thresholds);
