@@ -13,7 +13,14 @@ import { clear, type Draft, forget, leaveClosed, open, remember } from './draft.
 import { isAfter, type ReadingOrder } from './order.ts';
 import { judge, type ValueRule, type Verdict } from './rule.ts';
 import { RECENT_MAX, type RecentIncident, RUNS_MAX, type Run, type Since } from './rule-memory.ts';
-import { type FoundIncident, incidentsIn, isGap, joinEarliest, withReading } from './runs.ts';
+import {
+  type FoundIncident,
+  incidentsIn,
+  isGap,
+  joinEarliest,
+  withoutLastButOne,
+  withReading,
+} from './runs.ts';
 import { withValue } from './statistics.ts';
 
 const isSame = (a: ReadingOrder, b: ReadingOrder): boolean => !isAfter(a, b) && !isAfter(b, a);
@@ -126,9 +133,10 @@ function note(
   const before = draft.memory.runs.get(rule.id) ?? begun(rule, known);
   let runs = withReading(before, now, verdict, stretch);
   if (runs === before) return false;
+  if (stretch > 0) runs = withoutLastButOne(runs, rule.forMs, stretch);
   while (runs.length > RUNS_MAX) {
     const fewer = joinEarliest(runs, rule.forMs);
-    if (fewer.over) leaveUnknown(draft, rule, fewer.over.since, fewer.over.end!);
+    if (fewer.over) leaveForGood(draft, rule, fewer.over.since, fewer.over.end!);
     runs = fewer.runs;
   }
   remember(draft, 'runs', rule.id, runs);
@@ -161,12 +169,7 @@ function adopt(
     if (!draft.memory.pending.has(rule.id)) remember(draft, 'pending', rule.id, since);
   } else if (verdict === 'past' || (verdict === 'between' && held)) openFor(draft, rule, since);
   else if (held || now.at - since.at >= rule.forMs) {
-    leaveUnknown(draft, rule, since, now);
-    addRecent(draft, rule, {
-      from: since.at,
-      to: now.at,
-      receivedAt: now.receivedAt,
-    });
+    leaveForGood(draft, rule, since, now);
   }
 }
 
@@ -220,6 +223,12 @@ function latestBefore(now: Since, candidates: readonly (Since | null)[]): Since 
     if (one && isAfter(now, one) && (!latest || isAfter(one, latest))) latest = one;
   }
   return latest;
+}
+
+/** The same of one that cannot be told again with more readings: what is still to come of its time is part of it. */
+function leaveForGood(draft: Draft, rule: ValueRule, since: Since, end: Since): void {
+  leaveUnknown(draft, rule, since, end);
+  addRecent(draft, rule, { from: since.at, to: end.at, receivedAt: end.receivedAt });
 }
 
 /** Leaves it behind closed, unless it lies over one that people know of. */

@@ -94,9 +94,9 @@ export interface RuleMemory {
 }
 
 /** Of one rule, while a backlog is to come; beyond it the earliest runs become one, and what they say is told (F). */
-export const RUNS_MAX = 12;
+export const RUNS_MAX = 32;
 /** Of one rule; the first ones are those a backlog can reach (F). */
-export const RECENT_MAX = 6;
+export const RECENT_MAX = 16;
 /** Gaps of one rule that wait for a backlog to be over; further ones are not judged (F). */
 export const GAPS_MAX = 8;
 

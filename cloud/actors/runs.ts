@@ -55,6 +55,21 @@ export function withReading(
 export const isGap = (last: Since, now: Since, stretch: number): boolean =>
   last.log === now.log && last.sequence < stretch;
 
+/**
+ * Without an up and down that people know of, or that was none, and that nothing can come to lie in any more: the last but one of
+ * a live lane that left nothing out.
+ *
+ *   back · past · back · past       the first three become one
+ */
+export function withoutLastButOne(runs: readonly Run[], forMs: number, stretch: number): readonly Run[] {
+  const [a, b, c, now] = runs.slice(-4);
+  if (!now || a!.verdict !== 'back' || b!.verdict !== 'past' || c!.verdict !== 'back') return runs;
+  if (a!.last.log !== now.last.log || isGap(a!.last, now.last, stretch)) return runs;
+  // Whether it held is for the gateway's clock to say.
+  if (forMs > 0 && c!.first.at - b!.first.at >= forMs) return runs;
+  return [...runs.slice(0, -4), { ...a!, last: c!.last }, now];
+}
+
 /** The fold of the runs. @param forMs how long the condition must hold */
 export function incidentsIn(runs: readonly Run[], forMs: number): FoundIncident[] {
   const found: FoundIncident[] = [];

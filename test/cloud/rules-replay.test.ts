@@ -261,3 +261,35 @@ test('what the backlog leaves behind has its true times', () => {
   );
   assert.ok(late > 20, `${late}`);
 });
+
+test('with more ups and downs than a twin remembers', () => {
+  const lateOf = (live: readonly number[], backlog: readonly number[]): number[] => {
+    const run = newRun();
+    const receive = (lane: Lane, step: number, value: number) => {
+      const options = { receivedAt: at(step) };
+      const payload = JSON.stringify({ t: value });
+      const batch = buildBatch(LOG_ID, [frame(step + 1, 'devices/d0/telemetry', payload, options)]);
+      fold(run, { lane, batch }, thresholds);
+    };
+    for (const [i, value] of live.entries()) receive('live', backlog.length + i, value);
+    for (const [step, value] of backlog.entries()) receive('backfill', step, value);
+    const seen = new Set(run.told.filter(({ late }) => !late).map(({ id }) => id));
+    return run.told
+      .filter(({ id, rule, late }) => late && rule === 'too-hot' && !seen.has(id))
+      .map(({ openedAt }) => (openedAt - RECEIVED_AT) / STEP_MS);
+  };
+  const flapping = (steps: number) => Array.from({ length: steps }, (_, step) => (step % 2 === 0 ? 10 : 40));
+
+  // In the backlog: each is left behind, but for those that are still remembered.
+  const found = lateOf(flapping(6), [...flapping(100), 10]);
+  assert.deepEqual(
+    found,
+    found.map((_, i) => 2 * i + 1),
+  );
+  assert.ok(found.length > 30, `${found.length}`);
+  // In what is live: there may be no room for what comes late, but it is never told in pieces.
+  for (let steps = 2; steps < 80; steps++) {
+    const late = lateOf(flapping(steps), [10, 10, 40, 40, 40, 40, 40, 40, 10, 10]);
+    assert.ok(late.length <= 1, `${late} beside ${steps}`);
+  }
+});
