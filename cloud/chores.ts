@@ -8,6 +8,7 @@ import type { Logger } from 'pino';
 import type { CloudConfig } from './config.ts';
 import type { GatewayLink } from './gateway-link.ts';
 import type { Dictionary } from './history/dictionary.ts';
+import { expireHistory } from './history/retention.ts';
 import type { Partition } from './partition.ts';
 import type { Postgres } from './postgres.ts';
 import type { RegistryApi } from './registry/api.ts';
@@ -26,13 +27,13 @@ const RULES_REFRESH_MS = 5000;
 const GATEWAYS_FLUSH_MS = 5000;
 const POSTGRES_CHECK_MS = 5000;
 const HOUSEKEEPING_MS = 30_000;
-const LEDGER_MS = 3_600_000;
+const EXPIRY_MS = 3_600_000;
 const QUARANTINE_ROWS_MAX = 100_000;
 const DAY_MS = 86_400_000;
 
 /** Each interval registers its release. */
 export function startChores(options: {
-  config: Pick<CloudConfig, 'twinIdleMs' | 'retentionMs'>;
+  config: Pick<CloudConfig, 'twinIdleMs' | 'retentionMs' | 'retention'>;
   logger: Logger;
   onClose: Releases['onClose'];
   postgres: Postgres;
@@ -116,9 +117,14 @@ export function startChores(options: {
   every(POSTGRES_CHECK_MS, checkPostgres, 'Postgres check');
   every(HOUSEKEEPING_MS, keepHouse, 'housekeeping');
   every(
-    LEDGER_MS,
+    EXPIRY_MS,
     () => forgetOldMinutes(pool, Date.now() - config.retentionMs),
     'forgetting old minutes of the ledger',
+  );
+  every(
+    EXPIRY_MS,
+    async () => expireHistory(pool, config.retention, await databaseNowMs(pool)),
+    'taking away what history keeps no longer',
   );
 }
 
@@ -127,6 +133,14 @@ export function ensureDaysAround(dictionary: Dictionary, now: number): Promise<v
   return dictionary.ensureDays(
     [-1, 0, 1, 2].map(offset => new Date(now + offset * DAY_MS).toISOString().slice(0, 10)),
   );
+}
+
+/** What goes is gone: a node's own clock may have jumped. */
+async function databaseNowMs(pool: Pool): Promise<number> {
+  const { rows } = await pool.query<{ now: number }>(
+    'select (extract(epoch from now()) * 1000)::float8 as now',
+  );
+  return rows[0]!.now;
 }
 
 async function forgetOldQuarantine(pool: Pool): Promise<void> {

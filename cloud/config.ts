@@ -3,6 +3,7 @@ import { hostname } from 'node:os';
 import { z } from 'zod';
 import { isNatsAddress, NATS_ADDRESS_RULE } from '../protocol/nats-address.ts';
 import { PARTITIONS_DEFAULT } from '../protocol/subjects.ts';
+import type { Retention } from './history/retention.ts';
 
 const MiB = 1024 * 1024;
 const DAY_MS = 86_400_000;
@@ -41,7 +42,12 @@ const Environment = z.object({
   /** Decoded batches that wait for Postgres; beyond it the stream absorbs. */
   HOLDFAST_HISTORY_QUEUE_BYTES_MAX: whole.min(MiB).default(256 * MiB),
   HOLDFAST_HISTORY_COMMIT_INTERVAL_MS: whole.min(0).default(100),
+  /** How long history keeps every reading, the hours of their aggregates, and the days. */
   HOLDFAST_RETENTION_DAYS: z.coerce.number().positive().default(90),
+  HOLDFAST_RETENTION_HOURLY_DAYS: whole.min(1).max(36_500).default(365),
+  HOLDFAST_RETENTION_DAILY_DAYS: whole.min(1).max(36_500).default(365),
+  /** An hour is over that long after its end, and is compacted. */
+  HOLDFAST_COMPACT_AFTER_MINUTES: z.coerce.number().min(0).default(10),
   HOLDFAST_TWIN_TTL_DAYS: z.coerce.number().positive().default(30),
   /** A twin that its gateway has not heard for that long leaves memory, and comes back with its next reading. */
   HOLDFAST_TWIN_IDLE_MINUTES: z.coerce.number().positive().default(60),
@@ -68,6 +74,9 @@ export interface CloudConfig {
   historyQueueBytesMax: number;
   commitIntervalMs: number;
   retentionMs: number;
+  /** Days. */
+  retention: Retention;
+  compactAfterMs: number;
   twinTtlSeconds: number;
   twinIdleMs: number;
   /** Null: changes over loopback only. */
@@ -107,6 +116,12 @@ export function readCloudConfig(
       historyQueueBytesMax: env.HOLDFAST_HISTORY_QUEUE_BYTES_MAX,
       commitIntervalMs: env.HOLDFAST_HISTORY_COMMIT_INTERVAL_MS,
       retentionMs: env.HOLDFAST_RETENTION_DAYS * DAY_MS,
+      retention: {
+        raw: Math.ceil(env.HOLDFAST_RETENTION_DAYS),
+        hourly: env.HOLDFAST_RETENTION_HOURLY_DAYS,
+        daily: env.HOLDFAST_RETENTION_DAILY_DAYS,
+      },
+      compactAfterMs: env.HOLDFAST_COMPACT_AFTER_MINUTES * 60_000,
       twinTtlSeconds: Math.round((env.HOLDFAST_TWIN_TTL_DAYS * DAY_MS) / 1000),
       twinIdleMs: env.HOLDFAST_TWIN_IDLE_MINUTES * 60_000,
       adminToken: env.HOLDFAST_ADMIN_TOKEN ?? null,

@@ -23,6 +23,7 @@ import { failedTwins } from './failed-twins.ts';
 import { openGatewayLink } from './gateway-link.ts';
 import { type Health, openHealthMonitor } from './health.ts';
 import { newBudget } from './history/budget.ts';
+import { startCompaction } from './history/chunks/compaction.ts';
 import { openDictionary } from './history/dictionary.ts';
 import { openDelivery } from './incidents/delivery.ts';
 import { newIngestCounters } from './ingest-counters.ts';
@@ -52,6 +53,7 @@ export type StartOutcome =
 /** All nodes hear it: a partition may be free. */
 const NUDGE_SUBJECT = 'cluster.nudge';
 const DRAIN_MS = 8000;
+const COMPACTION_EVERY_MS = 60_000;
 /** Longer than nats-server takes to restart. */
 const NATS_PATIENCE_MS = 3000;
 
@@ -284,6 +286,11 @@ export async function startCloudNode(
     push?.resync();
   });
 
+  if (config.roles.has('actors')) {
+    const { postgresUrl, compactAfterMs: graceMs } = config;
+    const compaction = startCompaction({ postgresUrl, graceMs, everyMs: COMPACTION_EVERY_MS, logger });
+    onClose('compaction', () => compaction.close());
+  }
   startChores({
     config,
     logger,

@@ -182,6 +182,9 @@ export function outcomeOf(error: Error & { code?: string }): CommitOutcome {
   const code = error.code ?? '';
   if (code === 'HF001') return { outcome: 'stale-epoch' };
   if (code === 'HF002') return { outcome: 'overlap' };
+  // The day's table is not there, though it was made once: nothing is wrong with the row.
+  if (code === '23514' && error.message.startsWith('no partition of relation'))
+    return { outcome: 'unavailable', reason: error.message };
   // Class 22: data exception, 23: integrity constraint violation, 54: more than PostgreSQL can hold in one place.
   // A RangeError: more than a string or buffer of this process can hold, which never gets as far as PostgreSQL.
   if (/^(2[23]|54)/.test(code) || error instanceof RangeError) {

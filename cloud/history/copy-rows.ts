@@ -9,6 +9,9 @@ export const COPY_MESSAGES =
   'copy holdfast.message (at, sequence, log, device, shape, element, kind, numbers, texts, claimed_at) ' +
   'from stdin with (format binary)';
 
+/** No gateway lets a later time through; what claims one is kept as this. */
+export const LATEST_CLAIM_MS = Date.UTC(9999, 11, 31);
+
 const SIGNATURE = Buffer.from('PGCOPY\n\xff\r\n\0', 'latin1');
 const POSTGRES_EPOCH_MS = Date.UTC(2000, 0, 1);
 const FLOAT8_OID = 701;

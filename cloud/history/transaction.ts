@@ -19,7 +19,7 @@ import type { Lane } from '../../protocol/subjects.ts';
 import type { TwinState } from '../actors/twin.ts';
 import { storeTwin } from '../twin-json.ts';
 import type { CursorMove, MarkRow, QuarantineRow, Transaction } from './commit.ts';
-import { copyBuffer } from './copy-rows.ts';
+import { copyBuffer, LATEST_CLAIM_MS } from './copy-rows.ts';
 import { copySummaries, type SummaryRow } from './copy-summaries.ts';
 import type { Dictionary } from './dictionary.ts';
 import { summaryRows } from './summary-rows.ts';
@@ -36,8 +36,6 @@ export interface TransactionContext {
 }
 
 const DAY_MS = 86_400_000;
-/** No gateway lets a later time through; what claims one is kept as this. */
-const LATEST_CLAIM_MS = Date.UTC(9999, 11, 31);
 const TOO_OLD = 'older than the retention time';
 const SETTLED_IN_PART =
   'part of this thinned run was settled before: its summaries would count readings a second time';

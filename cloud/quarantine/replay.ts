@@ -16,7 +16,7 @@ import { kinds, type ReadingsBatch } from '../../protocol/batch.ts';
 import { encodeBatchWithin } from '../../protocol/batch-codec.ts';
 import { boundClock, correctedAt, forEachRow } from '../../protocol/batch-rows.ts';
 import { RangeSet } from '../../protocol/range-set.ts';
-import { COPY_MESSAGES, type CopyRow, copyBuffer } from '../history/copy-rows.ts';
+import { COPY_MESSAGES, type CopyRow, copyBuffer, LATEST_CLAIM_MS } from '../history/copy-rows.ts';
 import type { Dictionary } from '../history/dictionary.ts';
 import { applyRegistry } from '../registry/apply.ts';
 import type { SiteRegistry } from '../registry/model.ts';
@@ -88,7 +88,7 @@ async function rowsOf(
     const shape = shapes[columns.shape[row]!]!;
     rows.push({
       at,
-      claimedAt: claimed === at ? null : claimed,
+      claimedAt: claimed === at ? null : Math.min(claimed, LATEST_CLAIM_MS),
       sequence: batch.firstSequence + columns.sequenceOffset[row]!,
       log: entry.log!,
       device: devices[columns.device[row]!]!,
@@ -153,7 +153,11 @@ async function withoutStored(client: PoolClient, rows: readonly CopyRow[]): Prom
                                 with ordinality as w (device, at, log, sequence, element, place)
       where exists (select from holdfast.message m
                      where m.device = w.device and m.log = w.log and m.sequence = w.sequence and m.element = w.element
-                       and m.at between to_timestamp((w.at - 1) / 1000) and to_timestamp((w.at + 1) / 1000))`,
+                       and m.at between to_timestamp((w.at - 1) / 1000) and to_timestamp((w.at + 1) / 1000))
+         or exists (select from holdfast.chunk c, holdfast.chunk_messages(c) m
+                     where c.device = w.device and c.log = w.log and m.sequence = w.sequence and m.element = w.element
+                       and c.at between date_trunc('day', to_timestamp((w.at - 1) / 1000), 'UTC') and to_timestamp((w.at + 1) / 1000)
+                       and c.until >= to_timestamp((w.at - 1) / 1000))`,
     [
       rows.map(row => row.device),
       rows.map(row => row.at),

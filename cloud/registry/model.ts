@@ -56,8 +56,19 @@ const MetricUnits = z
     }
   });
 
+const Days = z.number().int().min(1).max(36_500);
+
+/** How long history keeps what devices of the type sent, where it is not as for everybody (`cloud/history/retention.ts`). */
+const Retention = z.strictObject({
+  /** Every reading. */
+  raw: Days.optional(),
+  hourly: Days.optional(),
+  daily: Days.optional(),
+});
+
 export const TypeEntry = z.strictObject({
   description: text(1000).default(''),
+  retention: Retention.default({}),
   metrics: z
     .record(text(limits.metricNameBytesMax).min(1), MetricUnits)
     .refine(

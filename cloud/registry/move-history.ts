@@ -5,6 +5,7 @@
  */
 import type { Pool } from 'pg';
 import type { TwinState } from '../actors/twin.ts';
+import { JOIN_AGGREGATES } from '../history/chunks/store-chunks.ts';
 import { restoreTwin, storeTwin } from '../twin-json.ts';
 import { moveTwins } from './move-twins.ts';
 import { inTransaction } from './store.ts';
@@ -42,6 +43,7 @@ export async function moveHistory(pool: Pool, only?: string): Promise<void> {
   for (const found of rows) {
     await moveMessages(pool, found);
     await moveSummaries(pool, found);
+    await moveAggregates(pool, found);
   }
   await moveStoredTwins(pool, only);
 }
@@ -49,17 +51,20 @@ export async function moveHistory(pool: Pool, only?: string): Promise<void> {
 async function moveMessages(pool: Pool, { fromId, toId }: AliasInHistory): Promise<void> {
   const { rows } = await pool.query<{ first: number | null; last: number | null }>(
     `select extract(epoch from min(at))::float8 * 1000 as first, extract(epoch from max(at))::float8 * 1000 as last
-       from holdfast.message where device = $1`,
+       from (select at from holdfast.message where device = $1 union all
+             select at from holdfast.chunk where device = $1) as held`,
     [fromId],
   );
   const { first, last } = rows[0]!;
   if (first === null || last === null) return;
   for (let day = Math.floor(first / DAY_MS); day * DAY_MS <= last; day++) {
-    await pool.query(
-      `update holdfast.message set device = $2
-        where device = $1 and at >= to_timestamp($3::float8 / 1000) and at < to_timestamp($4::float8 / 1000)`,
-      [fromId, toId, day * DAY_MS, (day + 1) * DAY_MS],
-    );
+    for (const table of ['message', 'chunk']) {
+      await pool.query(
+        `update holdfast.${table} set device = $2
+          where device = $1 and at >= to_timestamp($3::float8 / 1000) and at < to_timestamp($4::float8 / 1000)`,
+        [fromId, toId, day * DAY_MS, (day + 1) * DAY_MS],
+      );
+    }
   }
 }
 
@@ -73,6 +78,16 @@ async function moveSummaries(pool: Pool, { fromId, toId }: AliasInHistory): Prom
         set minimum = least(s.minimum, excluded.minimum), maximum = greatest(s.maximum, excluded.maximum),
             mean = ((s.mean::numeric * s.count + excluded.mean::numeric * excluded.count) / (s.count + excluded.count))::float8,
             count = s.count + excluded.count`,
+    [fromId, toId],
+  );
+}
+
+/** Of an hour both may have an aggregate: they are of different readings. */
+async function moveAggregates(pool: Pool, { fromId, toId }: AliasInHistory): Promise<void> {
+  const columns = 'metric, seconds, at, count, minimum, maximum, mean, first, first_at, last, last_at';
+  await pool.query(
+    `with gone as (delete from holdfast.aggregate where device = $1 returning *)
+     insert into holdfast.aggregate as a (device, ${columns}) select $2, ${columns} from gone ${JOIN_AGGREGATES}`,
     [fromId, toId],
   );
 }

@@ -125,12 +125,15 @@ async function allTypes(
   pool: Pool,
   logger: Logger,
 ): Promise<ReadonlyMap<string, ReadonlyMap<string, Conversion> | null>> {
-  const { rows } = await pool.query<{ id: string; description: string; metrics: unknown }>(
-    'select id, description, metrics from holdfast.device_type',
-  );
+  const { rows } = await pool.query<{
+    id: string;
+    description: string;
+    metrics: unknown;
+    retention: unknown;
+  }>('select id, description, metrics, retention from holdfast.device_type');
   return new Map(
-    rows.map(({ id, description, metrics }) => {
-      const parsed = TypeEntry.safeParse({ description, metrics });
+    rows.map(({ id, description, metrics, retention }) => {
+      const parsed = TypeEntry.safeParse({ description, metrics, retention });
       // Somebody wrote it by hand: it must not keep the others (H).
       if (!parsed.success) logger.warn({ type: id, reason: parsed.error.message }, 'device type set aside');
       return [id, parsed.success ? conversionsOf(parsed.data) : null];

@@ -76,7 +76,7 @@ export const changeSite = <T extends { readonly outcome: string }>(
 
 export async function listTypes(pool: Pool, page: { limit: number; after: string }): Promise<TypeRow[]> {
   const { rows } = await pool.query<TypeRow>(
-    'select id, description, metrics from holdfast.device_type where id > $1 order by id limit $2',
+    'select id, description, metrics, retention from holdfast.device_type where id > $1 order by id limit $2',
     [page.after, page.limit],
   );
   return rows;
@@ -86,12 +86,15 @@ export const putType = (pool: Pool, id: string, entry: TypeEntry): Promise<Chang
   inTransaction(pool, async client => {
     await client.query('update holdfast.registry_types_revision set revision = revision + 1');
     const { rowCount } = await client.query(
-      `insert into holdfast.device_type (id, description, metrics)
-       select $1, $2, $3
+      `insert into holdfast.device_type (id, description, metrics, retention)
+       select $1, $2, $3, $5
         where exists (select from holdfast.device_type where id = $1)
            or (select count(*) from holdfast.device_type) < $4
-       on conflict (id) do update set description = $2, metrics = $3, changed_at = now()`,
-      [id, entry.description, JSON.stringify(entry.metrics), registryLimits.typesMax],
+       on conflict (id) do update set description = $2, metrics = $3, retention = $5, changed_at = now()`,
+      [
+        ...[id, entry.description, JSON.stringify(entry.metrics), registryLimits.typesMax],
+        JSON.stringify(entry.retention),
+      ],
     );
     return rowCount === 1 ? done : conflict(`there are ${registryLimits.typesMax} types already`);
   });

@@ -122,6 +122,20 @@ test('a gateway whose clock stands before all time stops nobody (H, S)', async (
   assert.deepEqual(await numbers(pool), [3]);
 });
 
+test('a day whose table was taken away under the writer is made again, and no row is to blame (A)', async () => {
+  const pool = await freshDatabase(server);
+  const writer = await openWriter(pool);
+  await writer.write(item(counted(1, 2)));
+  const { rows } = await pool.query<{ name: string }>(
+    `select c.relname as name from pg_inherits p join pg_class c on c.oid = p.inhrelid
+      where p.inhparent = 'holdfast.message'::regclass`,
+  );
+  for (const { name } of rows) await pool.query(`drop table holdfast.${name}`);
+  await writer.write(item(counted(3, 2)));
+  assert.deepEqual(await numbers(pool), [3, 4]);
+  assert.deepEqual(await marks(pool), []);
+});
+
 test('what is refused along with the rows does not keep the writer busy without a pause', async () => {
   const pool = await freshDatabase(server);
   await pool.query('alter table holdfast.twin add constraint no_a check (device <> $$a$$)');

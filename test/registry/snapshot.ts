@@ -11,7 +11,11 @@ export function snapshot(of: {
   const names = new Map<string, NameEntry>();
   for (const [device, metrics] of Object.entries(of.devices ?? {})) {
     const facts = { displayName: null, type: 'some', tags: [], groups: [], retired: false };
-    names.set(device, { device, facts, conversions: conversionsOf({ description: '', metrics }) });
+    names.set(device, {
+      device,
+      facts,
+      conversions: conversionsOf({ description: '', metrics, retention: {} }),
+    });
   }
   const aliases = new Map(Object.entries(of.aliases ?? {}));
   for (const [alias, device] of aliases) names.set(alias, names.get(device)!);

@@ -1,0 +1,156 @@
+/**
+ * What leaves history, and when. Each level has its own time, for everybody or for a type of device; nothing is counted twice on the
+ * way, because every step takes away what it adds up, in one statement (B, C).
+ *
+ *   readings ──raw──▶ gone          summaries ──raw──▶ hours or days
+ *   hours ──hourly──▶ days ──daily──▶ gone
+ */
+import type { Pool } from 'pg';
+import { JOIN_AGGREGATES } from './chunks/store-chunks.ts';
+
+/** Days. */
+export interface Retention {
+  readonly raw: number;
+  readonly hourly: number;
+  readonly daily: number;
+}
+
+type Level = keyof Retention;
+
+/** Readers and writers queue behind who waits for the lock of a table. */
+const LOCK_TIMEOUT_MS = 1000;
+const DAY_MS = 86_400_000;
+/** Hours that become days in one statement. */
+const HOURS_AT_ONCE = 50_000;
+
+/** Of device `d`, how many days, as SQL. @param usual a parameter: for everybody */
+const keptDays = (level: Level, usual: string): string =>
+  `(select coalesce(max((t.retention->>'${level}')::int), ${usual}::int)
+      from holdfast.registry_device r join holdfast.device_type t on t.id = r.type
+     where r.site = d.site and r.device = d.name)`;
+
+/** Does what is due. Done again it changes nothing. */
+export async function expireHistory(pool: Pool, retention: Retention, nowMs: number): Promise<void> {
+  const { least, most } = await rangeOf(pool, 'raw', retention.raw);
+  await foldSummaries(pool, retention.raw, nowMs);
+  for (const day of await daysBefore(pool, nowMs - least * DAY_MS)) {
+    if (day.endMs <= nowMs - most * DAY_MS) await dropDay(pool, day.name);
+    else await deleteOfTypes(pool, day.name, retention.raw, nowMs);
+  }
+  const hourly = { usual: retention.hourly, least: (await rangeOf(pool, 'hourly', retention.hourly)).least };
+  while ((await foldHours(pool, hourly, nowMs)) > 0);
+  await deleteDays(pool, retention.daily, nowMs);
+}
+
+/** The shortest and the longest time of any type. */
+async function rangeOf(pool: Pool, level: Level, usual: number): Promise<{ least: number; most: number }> {
+  const { rows } = await pool.query<{ least: number; most: number }>(
+    `select least(min((retention->>$1)::int), $2::int) as least, greatest(max((retention->>$1)::int), $2::int) as most
+       from holdfast.device_type`,
+    [level, usual],
+  );
+  return rows[0]!;
+}
+
+/** Days that were over by then, the earliest first. */
+async function daysBefore(pool: Pool, beforeMs: number): Promise<{ name: string; endMs: number }[]> {
+  const { rows } = await pool.query<{ name: string; endMs: number }>(
+    `select name, (extract(epoch from to_date(name, 'YYYYMMDD') + 1) * 1000)::float8 as "endMs"
+       from (select substring(c.relname from '\\d{8}$') as name
+               from pg_inherits p join pg_class c on c.oid = p.inhrelid
+              where p.inhparent = 'holdfast.message'::regclass and c.relname ~ '^message_\\d{8}$') as days
+      where to_date(name, 'YYYYMMDD') + 1 <= (to_timestamp($1 / 1000.0) at time zone 'UTC')::date order by 1`,
+    [beforeMs],
+  );
+  return rows;
+}
+
+/** Nobody writes into it any more: what is older than the longest time is not stored. */
+async function dropDay(pool: Pool, name: string): Promise<void> {
+  const client = await pool.connect();
+  try {
+    await client.query('begin');
+    await client.query(`set local lock_timeout = ${LOCK_TIMEOUT_MS}`);
+    await client.query(`drop table if exists holdfast.message_${name}, holdfast.chunk_${name}`);
+    await client.query('commit');
+  } catch (error) {
+    await client.query('rollback');
+    throw error;
+  } finally {
+    client.release();
+  }
+}
+
+async function deleteOfTypes(pool: Pool, name: string, usual: number, nowMs: number): Promise<void> {
+  for (const [table, last] of [
+    [`message_${name}`, 'at'],
+    [`chunk_${name}`, 'until'],
+  ]) {
+    await pool.query(
+      `delete from holdfast.${table} m using holdfast.device d
+        where d.id = m.device
+          and m.${last} < to_timestamp($2 / 1000.0) - make_interval(days => ${keptDays('raw', '$1')})`,
+      [usual, nowMs],
+    );
+  }
+}
+
+/** What a gateway thinned is all there is of its time: it lives on in the hours, or in the days where its interval is longer. */
+async function foldSummaries(pool: Pool, usual: number, nowMs: number): Promise<void> {
+  await pool.query(
+    `with gone as (
+       delete from holdfast.summary s using holdfast.device d
+        where d.id = s.device
+          and s.at < to_timestamp($2 / 1000.0) - make_interval(days => ${keptDays('raw', '$1')})
+       returning s.*)
+     insert into holdfast.aggregate as a (device, metric, seconds, at, count, minimum, maximum, mean)
+     select device, metric, seconds, date_trunc(case seconds when 3600 then 'hour' else 'day' end, at, 'UTC'),
+            sum(count), min(minimum), max(maximum), (sum(mean::numeric * count) / sum(count))::float8
+       from gone, lateral (select case when interval_ms <= 3600000 then 3600 else 86400 end as seconds) as level
+      group by 1, 2, 3, 4
+     ${JOIN_AGGREGATES}`,
+    [usual, nowMs],
+  );
+}
+
+/** @returns how many hours became days */
+async function foldHours(
+  pool: Pool,
+  { usual, least }: { usual: number; least: number },
+  nowMs: number,
+): Promise<number> {
+  const today = `date_trunc('day', to_timestamp($2 / 1000.0), 'UTC')`;
+  const { rows } = await pool.query<{ gone: number }>(
+    `with due as (
+       select a.device, a.metric, a.at from holdfast.aggregate a join holdfast.device d on d.id = a.device
+        where a.seconds = 3600 and a.at < ${today} - make_interval(days => $3)
+          and a.at < ${today} - make_interval(days => ${keptDays('hourly', '$1')})
+        order by a.at limit ${HOURS_AT_ONCE}
+     ), gone as (
+       delete from holdfast.aggregate a using due
+        where a.device = due.device and a.metric = due.metric and a.seconds = 3600 and a.at = due.at
+       returning a.*
+     ), days as (
+       insert into holdfast.aggregate as a
+              (device, metric, seconds, at, count, minimum, maximum, mean, first, first_at, last, last_at)
+       select device, metric, 86400, date_trunc('day', at, 'UTC'), sum(count), min(minimum), max(maximum),
+              (sum(mean::numeric * count) / sum(count))::float8,
+              (array_agg(first order by first_at, first))[1], min(first_at),
+              (array_agg(last order by last_at desc nulls last, last desc))[1], max(last_at)
+         from gone group by 1, 2, 4
+       ${JOIN_AGGREGATES}
+     )
+     select count(*)::int as gone from gone`,
+    [usual, nowMs, least],
+  );
+  return rows[0]!.gone;
+}
+
+async function deleteDays(pool: Pool, usual: number, nowMs: number): Promise<void> {
+  await pool.query(
+    `delete from holdfast.aggregate a using holdfast.device d
+      where d.id = a.device and a.seconds = 86400
+        and a.at < date_trunc('day', to_timestamp($2 / 1000.0), 'UTC') - make_interval(days => ${keptDays('daily', '$1')})`,
+    [usual, nowMs],
+  );
+}
