@@ -136,7 +136,7 @@ export async function startCloudNode(
     pool,
     historyId,
     partitions,
-    streamCreated: async () => stream.created,
+    streamCreated: stream.created,
     logger,
   });
   onClose('gateway link', async () => {

@@ -14,7 +14,7 @@ import type { Logger } from 'pino';
 import type { Batch, ReadingsBatch, ThinnedBatch } from '../protocol/batch.ts';
 import { decodeBatch } from '../protocol/batch-codec.ts';
 import { boundClock } from '../protocol/batch-rows.ts';
-import { boundHeartbeat } from '../protocol/heartbeat.ts';
+import { boundHeartbeat, heartbeatIn } from '../protocol/heartbeat.ts';
 import type { GatewayId, SiteId } from '../protocol/ids.ts';
 import {
   type IngestAddress,
@@ -278,7 +278,8 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
         });
       }
       case 'heartbeat': {
-        const heartbeat = boundHeartbeat(decoded.heartbeat, Date.now());
+        const told = heartbeatIn(decoded.heartbeat, message.stream.created);
+        const heartbeat = boundHeartbeat(told, Date.now());
         const actor = await siteActor(site);
         const { twins, transitions } = await actor.advance(
           gateway,

@@ -4,11 +4,14 @@ import type { Logger } from 'pino';
 import { ensureStream, type StreamState } from './stream.ts';
 
 export interface StreamLocator {
-  /** The stream's identity as it was last seen; '' before that. */
-  readonly created: string;
+  /** The stream's identity, as it was a moment ago at most. Rejects as `locate` does. */
+  created(): Promise<string>;
   /** Creates the stream where it is missing. Rejects when the server does not answer. */
   locate(): Promise<StreamState>;
 }
+
+/** Gateways ask often. */
+const RECENT_MS = 1000;
 
 export function newStreamLocator(options: {
   manager: JetStreamManager;
@@ -21,6 +24,7 @@ export function newStreamLocator(options: {
   const { manager, bytesMax, replicas, logger } = options;
   let created = '';
   let locating: Promise<StreamState> | null = null;
+  let locatedAtMs = Number.NEGATIVE_INFINITY;
 
   const look = async () => {
     const state = await ensureStream(manager, { bytesMax, replicas });
@@ -32,19 +36,23 @@ export function newStreamLocator(options: {
       options.onAnother();
     }
     created = state.created;
+    locatedAtMs = performance.now();
     return state;
   };
 
+  /** All pumps ask at the same time after a reconnect: one question serves them. */
+  function locate(): Promise<StreamState> {
+    locating ??= look().finally(() => {
+      locating = null;
+    });
+    return locating;
+  }
+
   return {
-    get created() {
+    locate,
+    async created() {
+      if (performance.now() - locatedAtMs > RECENT_MS) await locate();
       return created;
-    },
-    /** All pumps ask at the same time after a reconnect: one question serves them. */
-    locate() {
-      locating ??= look().finally(() => {
-        locating = null;
-      });
-      return locating;
     },
   };
 }

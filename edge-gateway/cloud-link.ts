@@ -217,6 +217,9 @@ export function openCloudLink(options: {
     try {
       const { settled, stream } = Settled.parse(JSON.parse(Buffer.from(data).toString()));
       notices++;
+      // A later stream, told by its owner before the next hello would.
+      if (welcome && stream.created > welcome.streamCreated)
+        welcome = { ...welcome, streamCreated: stream.created };
       options.onSettled(settled, stream, false);
       options.onNews();
     } catch (error) {

@@ -4,7 +4,7 @@
  *
  * Completeness goes by marks: at a time T everything that has arrived lies below certain sequences. Once the stream has all
  * below them in the live lane, or history has settled it, the word is complete until T, and the next mark is set. So an
- * outage holds it where it began, and after a restart it is 0 until all that was left has arrived.
+ * outage holds it where it began, and after a restart, or with another stream, it is 0 until all that was left has arrived.
  */
 import type { Heartbeat } from '../protocol/heartbeat.ts';
 import type { LogId } from '../protocol/ids.ts';
@@ -51,6 +51,8 @@ const CLOCK_SET_MS = 2000;
 export function newHeartbeats(): HeartbeatMaker {
   let completeUntil = 0;
   let mark: Mark | null = null;
+  /** Of which stream `completeUntil` tells. */
+  let stream: string | null = null;
   let heard: { readonly since: number; readonly coversSite: boolean } | null = null;
   let offsetMs: number | null = null;
 
@@ -72,8 +74,14 @@ export function newHeartbeats(): HeartbeatMaker {
       else if (heard.coversSite !== coversSite) heard = { ...heard, coversSite };
     },
     next(view) {
-      const { nowMs, logs } = view;
+      const { nowMs, logs, streamCreated } = view;
       noticeClock(nowMs, view.monotonicMs);
+      // What only the stream before had is still to come.
+      if (streamCreated !== stream) {
+        completeUntil = 0;
+        mark = null;
+        stream = streamCreated;
+      }
       const current = logs.at(-1)!;
       const setMark = (): Mark => ({
         at: nowMs,
@@ -95,6 +103,7 @@ export function newHeartbeats(): HeartbeatMaker {
         completeUntil: Math.min(completeUntil, nowMs),
         hearingSince: heard ? Math.min(heard.since, nowMs) : null,
         coversSite: heard?.coversSite ?? false,
+        streamCreated,
       };
     },
   };

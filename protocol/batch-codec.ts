@@ -14,7 +14,7 @@
  *   37         body
  *
  * A heartbeat has settlement 3 and neither sequences nor count (both 0); its body, never compressed, is msgpack of
- * [at, completeUntil, hearingSince or -1, coversSite as 0 or 1].
+ * [at, completeUntil, hearingSince or -1, coversSite as 0 or 1, identity of the stream (older gateways leave it out)].
  *
  * Bytes 0 to 4 mean the same in every version, so that a damaged byte is never taken for a new version.
  *
@@ -52,9 +52,9 @@ const settlements = ['raw', 'lost', 'thinned', 'heartbeat'] as const satisfies r
 )[];
 
 const HEADER_BYTES = 37;
-const HEARTBEAT_BODY_BYTES_MAX = 64;
+const HEARTBEAT_BODY_BYTES_MAX = 128;
 /** The array and what is in it. */
-const HEARTBEAT_ITEMS = 5;
+const HEARTBEAT_ITEMS = 6;
 const At = { version: 0, checksum: 1, covered: 5, compression: 5, settlement: 6, logId: 7 } as const;
 const AtNumber = { firstSequence: 23, count: 29, inflatedBytes: 33 } as const;
 
@@ -104,10 +104,11 @@ export function encodeBatchWithin(batch: Batch, options: { compression?: Compres
 
 /** @throws RangeError when its times make no sense: a bug of the caller */
 export function encodeHeartbeat(heartbeat: Heartbeat): Buffer {
-  const { logId, at, completeUntil, hearingSince, coversSite } = heartbeat;
+  const { logId, at, completeUntil, hearingSince, coversSite, streamCreated } = heartbeat;
   const fault = isLogId(logId) ? heartbeatFault(heartbeat) : 'the log id is not one';
   if (fault) throw new RangeError(`not a heartbeat: ${fault}`);
-  const body = packPlain([at, completeUntil, hearingSince ?? -1, Number(coversSite)]);
+  const times = [at, completeUntil, hearingSince ?? -1, Number(coversSite)];
+  const body = packPlain(streamCreated === undefined ? times : [...times, streamCreated]);
   return sealed({ settlement: 'heartbeat', logId, firstSequence: 0, count: 0 }, 'none', body.length, body);
 }
 
@@ -199,15 +200,27 @@ function heartbeatIn(bytes: Buffer, logId: LogId, firstSequence: number, count: 
 }
 
 function heartbeatOf(value: unknown, logId: LogId): Heartbeat {
-  const numbers = Array.isArray(value) ? value : [];
-  if (numbers.length !== 4 || !numbers.every(item => typeof item === 'number')) {
+  const items = Array.isArray(value) ? value : [];
+  const numbers = items.slice(0, 4);
+  if (numbers.length !== 4 || items.length > 5 || !numbers.every(item => typeof item === 'number')) {
     throw new MalformedError('a heartbeat without its times');
   }
   const [at, completeUntil, hearing, covers] = numbers as [number, number, number, number];
+  const streamCreated: unknown = items[4];
+  if (streamCreated !== undefined && typeof streamCreated !== 'string')
+    throw new MalformedError('a heartbeat about a stream without a name');
   if (covers !== 0 && covers !== 1)
     throw new MalformedError('a heartbeat that neither covers its site nor not');
   const hearingSince = hearing === -1 ? null : hearing;
-  return { settlement: 'heartbeat', logId, at, completeUntil, hearingSince, coversSite: covers === 1 };
+  return {
+    settlement: 'heartbeat',
+    logId,
+    at,
+    completeUntil,
+    hearingSince,
+    coversSite: covers === 1,
+    ...(streamCreated !== undefined && { streamCreated }),
+  };
 }
 
 function bodyOf(batch: Batch): Buffer {

@@ -20,6 +20,8 @@ export interface Heartbeat {
   readonly hearingSince: number | null;
   /** Whether it hears all devices of the site for as long as it does: the active one of a pair. */
   readonly coversSite: boolean;
+  /** Identity of the stream that its word is about: in another one it is complete in nothing. Absent from older gateways. */
+  readonly streamCreated?: string;
 }
 
 /** How often: on a link without a budget, and on a metered one. */
@@ -28,8 +30,13 @@ export const HEARTBEAT_MS = { unmetered: 5000, metered: 60_000 } as const;
 /** Times of a heartbeat lie below this (the year 2248). */
 export const HEARTBEAT_TIME_MAX = 2 ** 43;
 
+/** Of what names a stream; times of creation take some 30. */
+export const STREAM_CREATED_CHARACTERS_MAX = 64;
+
 /** @returns what is wrong with it, or null */
-export function heartbeatFault({ at, completeUntil, hearingSince }: Heartbeat): string | null {
+export function heartbeatFault({ at, completeUntil, hearingSince, streamCreated }: Heartbeat): string | null {
+  if ((streamCreated?.length ?? 0) > STREAM_CREATED_CHARACTERS_MAX)
+    return 'the name of a stream that is none';
   for (const time of [at, completeUntil, hearingSince ?? 0]) {
     if (!(time >= 0 && time < HEARTBEAT_TIME_MAX)) return `a time of ${time}`;
   }
@@ -37,6 +44,12 @@ export function heartbeatFault({ at, completeUntil, hearingSince }: Heartbeat): 
   if (hearingSince !== null && hearingSince > at) return 'a heartbeat that hears since a time to come';
   return null;
 }
+
+/** As it is worth in the stream that it was read from. */
+export const heartbeatIn = (heartbeat: Heartbeat, streamCreated: string): Heartbeat =>
+  (heartbeat.streamCreated ?? streamCreated) === streamCreated
+    ? heartbeat
+    : { ...heartbeat, completeUntil: 0 };
 
 /** A gateway whose clock runs ahead of `nowMs` is not believed: its times are moved back together. */
 export function boundHeartbeat(heartbeat: Heartbeat, nowMs: number): Heartbeat {

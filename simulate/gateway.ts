@@ -290,6 +290,7 @@ export function startGateway(options: {
     stream: StreamPosition,
     whole: boolean,
   ): void {
+    if (welcome && stream.created > welcome.created) welcome = { ...welcome, created: stream.created };
     for (const log of disk.logs) {
       const ranges = settled[log.logId];
       let plan = planOf(log);

@@ -134,7 +134,7 @@ async function open(
       pool,
       historyId: HISTORY_ID,
       partitions,
-      streamCreated: async () => created,
+      streamCreated: async () => (await locateStream()).created,
       logger,
     });
   let gateways: Awaited<ReturnType<typeof openLink>> | null = null;

@@ -68,6 +68,19 @@ test('an outage holds it where it began, until the backlog is settled', () => {
   assert.equal(until(615, 500, settle(backlog, RangeSet.of(1, 400))), 615);
 });
 
+test('what only another stream had is still to come: the word begins anew, and says which stream it is about', () => {
+  const heartbeats = newHeartbeats();
+  const before = inStream(1, 11);
+  const next = (seconds: number, plan: SendPlan, streamCreated: string) =>
+    heartbeats.next({ ...view(seconds, [log(CURRENT, 11)], { [CURRENT]: plan }), streamCreated });
+  const first = next(0, before, 'stream');
+  assert.deepEqual([first.completeUntil, first.streamCreated], [T0, 'stream']);
+  const second = next(5, before, 'another');
+  assert.deepEqual([second.completeUntil, second.streamCreated], [0, 'another']);
+  const third = next(10, settle(before, RangeSet.of(1, 11)), 'another');
+  assert.equal(third.completeUntil, T0 + 10_000);
+});
+
 test('under steady load the word is as old as the answers of the stream', () => {
   const heartbeats = newHeartbeats();
   const until = (seconds: number, next: number, acked: number) =>

@@ -7,7 +7,7 @@ import { pack } from 'msgpackr';
 import { decodeBatch, encodeBatch, encodeHeartbeat, WIRE_VERSION } from '../../protocol/batch-codec.ts';
 import { batchBounds } from '../../protocol/batch-rules.ts';
 import { BitWriter } from '../../protocol/bit-stream.ts';
-import { boundHeartbeat, type Heartbeat } from '../../protocol/heartbeat.ts';
+import { boundHeartbeat, type Heartbeat, heartbeatIn } from '../../protocol/heartbeat.ts';
 import { limits } from '../../protocol/limits.ts';
 import { checkBatch } from './check-batch.ts';
 import { anyBatch, batchOfMessages, SAMPLE_LOG_ID, thinnedAround } from './sample-batches.ts';
@@ -337,6 +337,8 @@ test('a heartbeat is read as it was written', () => {
     heartbeat,
     { ...heartbeat, hearingSince: null, coversSite: false },
     { ...heartbeat, completeUntil: 0 },
+    { ...heartbeat, streamCreated: '2026-01-15T12:00:00.123456789Z' },
+    { ...heartbeat, streamCreated: 'ä'.repeat(32) },
   ]) {
     assert.deepEqual(decodeBatch(encodeHeartbeat(one)), { outcome: 'heartbeat', heartbeat: one });
   }
@@ -402,4 +404,11 @@ test('a clock that runs ahead is moved back as a whole', () => {
   assert.equal(bounded.at, now);
   assert.equal(bounded.at - bounded.completeUntil, heartbeat.at - heartbeat.completeUntil);
   assert.equal(bounded.at - bounded.hearingSince!, heartbeat.at - heartbeat.hearingSince!);
+});
+
+test('a heartbeat is complete in nothing of another stream than it is about', () => {
+  const about = { ...heartbeat, streamCreated: 'one' };
+  assert.equal(heartbeatIn(about, 'one'), about);
+  assert.deepEqual(heartbeatIn(about, 'another'), { ...about, completeUntil: 0 });
+  assert.equal(heartbeatIn(heartbeat, 'any'), heartbeat, 'of a gateway that does not say');
 });
