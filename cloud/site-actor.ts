@@ -25,6 +25,7 @@ import {
   newSiteState,
   receiveBatch,
   type TraitsOf,
+  type TwinChange,
   type TwinFailure,
 } from './actors/site.ts';
 import { mayRest, newTwin, receive, type TwinState } from './actors/twin.ts';
@@ -290,39 +291,35 @@ export async function activateSite(options: {
 
   function take({ changes, transitions, withoutTwin }: BatchOutcome): Received {
     for (const transition of transitions) unsettled.set(transition.id, transition);
-    const changed: TwinState[] = [];
-    if (!isLive) {
-      for (const { after } of changes.values()) {
-        twins.set(after.device, after);
-        changed.push(after);
-        moved.add(after.device);
-      }
-      // Whom it concerns does not wait.
-      if (transitions.length > 0) tellWhenWritten(write([], transitions), transitions);
-      return { twins: changed, transitions, withoutTwin };
-    }
-    const updates = { devices: [] as string[], since: [] as number[], versions: [] as number[] };
-    const fragments: string[] = [];
-    for (const { before, after } of changes.values()) {
+    const changed = [...changes.values()];
+    for (const { after } of changed) {
       twins.set(after.device, after);
-      changed.push(after);
-      updates.devices.push(after.device);
-      updates.since.push(before?.version ?? 0);
-      updates.versions.push(after.version);
-      fragments.push(updateFragment(before, after, epoch));
+      if (!isLive) moved.add(after.device);
     }
-    if (changed.length + transitions.length > 0) {
-      const written = write(changed, transitions);
+    const received = { twins: changed.map(({ after }) => after), transitions, withoutTwin };
+    // Whom an incident concerns does not wait until the twins are shown.
+    const shown = isLive ? changed : [];
+    if (shown.length + transitions.length === 0) return received;
+    const written = write(isLive ? received.twins : [], transitions);
+    if (shown.length > 0) {
+      const updates = updatesOf(shown);
       void written.then(outcome => {
         // Redis being away is no reason to keep dashboards waiting: it is repaired when it is back.
-        if (outcome !== 'stale-epoch' && changed.length > 0) {
-          options.publish({ site, epoch, ...updates, fragments });
-        }
+        if (outcome !== 'stale-epoch') options.publish(updates);
       });
-      tellWhenWritten(written, transitions);
     }
-    return { twins: changed, transitions, withoutTwin };
+    tellWhenWritten(written, transitions);
+    return received;
   }
+
+  const updatesOf = (changes: readonly TwinChange[]): TwinUpdates => ({
+    site,
+    epoch,
+    devices: changes.map(({ after }) => after.device),
+    since: changes.map(({ before }) => before?.version ?? 0),
+    versions: changes.map(({ after }) => after.version),
+    fragments: changes.map(({ before, after }) => updateFragment(before, after, epoch)),
+  });
 
   /** What Redis does not take is told when history has it. */
   function tellWhenWritten(written: Promise<WriteOutcome>, transitions: readonly IncidentTransition[]): void {
@@ -337,19 +334,12 @@ export async function activateSite(options: {
     await options.caughtUp;
     if (closed) return;
     isLive = true;
-    await writeAll(behind === 'all' ? [...twins.keys()] : [...behind, ...moved], []);
+    await writeAll(behind === 'all' ? [...twins.keys()] : [...behind.union(moved)], []);
     // From now on no dashboard takes anything from an earlier owner (D).
-    options.publish({ site, epoch, devices: [], since: [], versions: [], fragments: [] });
+    options.publish(updatesOf([]));
     for (const devices of chunks([...moved])) {
       const states = devices.map(device => twins.get(device)).filter(twin => twin !== undefined);
-      options.publish({
-        site,
-        epoch,
-        devices: states.map(twin => twin.device),
-        since: states.map(() => 0),
-        versions: states.map(twin => twin.version),
-        fragments: states.map(twin => updateFragment(null, twin, epoch)),
-      });
+      options.publish(updatesOf(states.map(after => ({ before: null, after }))));
     }
     moved.clear();
   }
