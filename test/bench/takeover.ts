@@ -9,9 +9,8 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ownerOf } from '../../cloud/cluster/rendezvous.ts';
-import { cloudProcess } from '../../deploy/local/cloud-process.ts';
+import { cloudNodeOn } from '../../deploy/local/cloud-process.ts';
 import type { NodeProcess } from '../../deploy/local/node-process.ts';
-import type { Stack } from '../../deploy/local/stack.ts';
 import { siteId } from '../../protocol/ids.ts';
 import { partitionOf } from '../../protocol/subjects.ts';
 import type { Benchmark } from './benchmark.ts';
@@ -50,7 +49,7 @@ export const takeover: Benchmark = {
       { cloudEnv: { HOLDFAST_NODE: 'dashboards', HOLDFAST_ROLES: 'push,api' } },
     );
     const { stack, pool } = scene;
-    const nodes = NODES.map(name => cloudNode(stack, name));
+    const nodes = NODES.map(name => cloudNodeOn(stack, name));
     for (const node of nodes) {
       options.releases.add(() => node.stop());
       await node.start();
@@ -198,15 +197,3 @@ export const takeover: Benchmark = {
     };
   },
 };
-
-const cloudNode = (stack: Stack, name: string): NodeProcess =>
-  cloudProcess({
-    name,
-    env: {
-      HOLDFAST_NATS_URL: stack.nats.url,
-      HOLDFAST_REDIS_URL: stack.redis.url,
-      HOLDFAST_POSTGRES_URL: stack.postgres.url,
-      HOLDFAST_NODE: name,
-      HOLDFAST_HTTP_PORT: '0',
-    },
-  });

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import pg from 'pg';
 import type { Binaries } from '../../deploy/local/binaries.ts';
-import { cloudProcess } from '../../deploy/local/cloud-process.ts';
+import { cloudNodeOn } from '../../deploy/local/cloud-process.ts';
 import { defaultCacheDirectory, findBinaries } from '../../deploy/local/find-servers.ts';
 import { type NodeProcess, nodeProcess } from '../../deploy/local/node-process.ts';
 import { type Stack, startStack, withUser } from '../../deploy/local/stack.ts';
@@ -94,20 +94,7 @@ export async function openScene(options: {
         if (response.status !== 200) throw new Error(`${path}: ${response.status} ${await response.text()}`);
         return (await response.json()) as T;
       },
-      cloudNode: (name, env) =>
-        started(
-          cloudProcess({
-            name,
-            env: {
-              HOLDFAST_NATS_URL: stack.nats.url,
-              HOLDFAST_REDIS_URL: stack.redis.url,
-              HOLDFAST_POSTGRES_URL: stack.postgres.url,
-              HOLDFAST_NODE: name,
-              HOLDFAST_HTTP_PORT: '0',
-              ...env,
-            },
-          }),
-        ),
+      cloudNode: (name, env) => started(cloudNodeOn(stack, name, env)),
       gateway: (site, name, env) =>
         started(
           nodeProcess({
