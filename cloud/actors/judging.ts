@@ -18,7 +18,8 @@ import {
   incidentsIn,
   isGap,
   joinEarliest,
-  withoutLastButOne,
+  settledUpAndDown,
+  withoutUpAndDown,
   withReading,
 } from './runs.ts';
 import { withValue } from './statistics.ts';
@@ -133,7 +134,7 @@ function note(
   const before = draft.memory.runs.get(rule.id) ?? begun(rule, known);
   let runs = withReading(before, now, verdict, stretch);
   if (runs === before) return false;
-  if (stretch > 0) runs = withoutLastButOne(runs, rule.forMs, stretch);
+  if (stretch > 0) runs = withoutSettled(draft, rule, runs, stretch);
   while (runs.length > RUNS_MAX) {
     const fewer = joinEarliest(runs, rule.forMs);
     if (fewer.over) leaveForGood(draft, rule, fewer.over.since, fewer.over.end!);
@@ -141,6 +142,24 @@ function note(
   }
   remember(draft, 'runs', rule.id, runs);
   return true;
+}
+
+/** What people know of, or what was none, takes no room when nothing can come to lie in it any more. */
+function withoutSettled(
+  draft: Draft,
+  rule: ValueRule,
+  runs: readonly Run[],
+  stretch: number,
+): readonly Run[] {
+  const settled = settledUpAndDown(runs, stretch);
+  if (!settled) return runs;
+  const { past, back } = settled;
+  const recent = draft.memory.recent.get(rule.id) ?? [];
+  const known = recent.findIndex(({ from }) => from === past.first.at);
+  if (known < 0 && back.first.at - past.first.at >= rule.forMs) return runs;
+  if (known >= 0 && recent.length === 1) forget(draft, 'recent', rule.id);
+  else if (known >= 0) remember(draft, 'recent', rule.id, recent.toSpliced(known, 1));
+  return withoutUpAndDown(runs);
 }
 
 function begun(rule: ValueRule, known: Since | null): readonly Run[] {

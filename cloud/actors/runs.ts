@@ -56,19 +56,26 @@ export const isGap = (last: Since, now: Since, stretch: number): boolean =>
   last.log === now.log && last.sequence < stretch;
 
 /**
- * Without an up and down that people know of, or that was none, and that nothing can come to lie in any more: the last but one of
- * a live lane that left nothing out.
+ * The last up and down but one that nothing can come to lie in any more: it is of a live lane that left nothing out since.
  *
- *   back · past · back · past       the first three become one
+ *   back · past · back · past       of these four, the past and what was back after it
  */
-export function withoutLastButOne(runs: readonly Run[], forMs: number, stretch: number): readonly Run[] {
-  const [a, b, c, now] = runs.slice(-4);
-  if (!now || a!.verdict !== 'back' || b!.verdict !== 'past' || c!.verdict !== 'back') return runs;
-  if (a!.last.log !== now.last.log || isGap(a!.last, now.last, stretch)) return runs;
-  // Whether it held is for the gateway's clock to say.
-  if (forMs > 0 && c!.first.at - b!.first.at >= forMs) return runs;
-  return [...runs.slice(0, -4), { ...a!, last: c!.last }, now];
+export function settledUpAndDown(
+  runs: readonly Run[],
+  stretch: number,
+): { readonly past: Run; readonly back: Run } | null {
+  const [before, past, back, now] = runs.slice(-4);
+  if (!now || before!.verdict !== 'back' || past!.verdict !== 'past' || back!.verdict !== 'back') return null;
+  if (before!.last.log !== now.last.log || isGap(before!.last, now.last, stretch)) return null;
+  return { past: past!, back: back! };
 }
+
+/** Without it: what was back before and after it is one. */
+export const withoutUpAndDown = (runs: readonly Run[]): readonly Run[] => [
+  ...runs.slice(0, -4),
+  { ...runs.at(-4)!, last: runs.at(-2)!.last },
+  runs.at(-1)!,
+];
 
 /** The fold of the runs. @param forMs how long the condition must hold */
 export function incidentsIn(runs: readonly Run[], forMs: number): FoundIncident[] {
