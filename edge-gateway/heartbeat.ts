@@ -61,6 +61,7 @@ export function newHeartbeats(): HeartbeatMaker {
     const offset = nowMs - monotonicMs;
     if (offsetMs !== null && Math.abs(offset - offsetMs) > CLOCK_SET_MS) {
       if (heard) heard = { ...heard, since: nowMs };
+      completeUntil = 0;
       mark = null;
     }
     offsetMs = offset;

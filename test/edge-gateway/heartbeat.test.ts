@@ -141,3 +141,14 @@ test('what a copy of a log lacks is not its to bring', () => {
   assert.equal(until(copy), T0 + 9000);
   assert.notEqual(until(log(OLDER, 11)), T0 + 9000);
 });
+
+test('what was complete by a clock that ran ahead says nothing by one that was set back', () => {
+  const heartbeats = newHeartbeats();
+  const ahead = (seconds: number, plan: SendPlan, byMs: number) => {
+    const seen = view(seconds, [log(CURRENT, 11)], { [CURRENT]: plan });
+    return heartbeats.next({ ...seen, nowMs: seen.nowMs + byMs });
+  };
+  assert.equal(ahead(0, inStream(1, 11), 3_600_000).completeUntil, T0 + 3_600_000);
+  assert.equal(ahead(5, inStream(1, 5), 0).completeUntil, 0, 'some are still to come');
+  assert.equal(ahead(10, inStream(1, 11), 0).completeUntil, T0 + 10_000);
+});
