@@ -51,6 +51,10 @@ const commands = {
     entry: 'cloud/commands/rules-command.ts',
     does: 'alert rules: lists, changes, and tries them on history',
   },
+  history: {
+    entry: 'cloud/commands/history-command.ts',
+    does: 'writes readings to a file; tells how much room history takes',
+  },
   channels: {
     entry: 'cloud/commands/channels-command.ts',
     does: 'who is told of incidents: webhooks and NATS subjects',

@@ -4,43 +4,26 @@ import type { TemplatedApp } from 'uWebSockets.js';
 import type { NatsConnection } from '@nats-io/transport-node';
 import type { Pool } from 'pg';
 import { z } from 'zod';
-import { isDeviceId, isSiteId } from '../../protocol/ids.ts';
+import { isSiteId } from '../../protocol/ids.ts';
 import type { GatewayLink } from '../gateway-link.ts';
 import type { Health } from '../health.ts';
 import type { LiveState } from '../live-state.ts';
 import type { Metrics } from '../metrics.ts';
 import { siteCompleteness } from './completeness.ts';
-import { historyPoints } from './history-points.ts';
+import { registerHistoryRoutes } from './history-routes.ts';
 import { type ChangeAccess, getJson, getText, Problem, type RouteRequest } from './http.ts';
 import { registerIncidentRoutes } from './incidents.ts';
 import { quarantined } from './records.ts';
 import { registerRuleRoutes } from './rules.ts';
-import { ledgerShades, missingShades } from './shades.ts';
 import { type SiteDirectory, siteNames } from './site-directory.ts';
-import { historySummaries } from './summaries.ts';
 
 const limit = (initial: number, max: number) => z.coerce.number().int().min(1).max(max).default(initial);
 const site = z.string().refine(isSiteId, 'not a site name').optional();
-/** Milliseconds since 1970, or ISO 8601; within what PostgreSQL and JavaScript both hold. */
-const time = z.union([
-  z.coerce.number().min(Date.UTC(0)).max(8.64e15),
-  z.iso.datetime({ offset: true }).transform(text => Date.parse(text)),
-]);
-
 const TwinsQuery = z.object({
   site,
   search: z.string().max(200).default(''),
   limit: limit(100, 1000),
   after: z.string().optional(),
-});
-const HistoryQuery = z.object({
-  metric: z
-    .string()
-    .min(1)
-    .refine(text => !text.includes('\0'), 'contains U+0000'),
-  from: time.optional(),
-  to: time.optional(),
-  limit: limit(20_000, 50_000),
 });
 const CompletenessQuery = z.object({ limit: limit(100, 1000) });
 const QuarantineQuery = z.object({
@@ -48,8 +31,6 @@ const QuarantineQuery = z.object({
   limit: limit(50, 1000),
   before: z.coerce.number().int().min(1).optional(),
 });
-
-const HOUR_MS = 3_600_000;
 
 export function registerRoutes(options: {
   app: TemplatedApp;
@@ -139,34 +120,7 @@ export function registerRoutes(options: {
     return { ...twin, gatewaySilentSince: gateways.siteSilentSince(siteName) };
   });
 
-  get('/twins/:site/:device/history', async ({ parameters: [siteName = '', deviceName = ''], query }) => {
-    if (!isSiteId(siteName) || !isDeviceId(deviceName)) {
-      throw new Problem(404, 'Not found', `no twin ${siteName}/${deviceName}`);
-    }
-    const { metric, from, to, limit: pointsMax } = HistoryQuery.parse(Object.fromEntries(query));
-    const until = to ?? Date.now();
-    const since = from ?? until - HOUR_MS;
-    if (since > until) throw new Problem(400, 'Bad request', 'from lies after to');
-    const wanted = { site: siteName, device: deviceName, metric, from: since, to: until, pointsMax };
-    const heard = [...gateways.gateways.values()]
-      .filter(presence => presence.site === siteName)
-      .map(presence => ({ ...presence, silentSince: gateways.silentSince(presence) }));
-    const [raw, thinned, shades] = await Promise.all([
-      historyPoints(pool, wanted),
-      historySummaries(pool, wanted),
-      ledgerShades(pool, siteName, wanted),
-    ]);
-    return {
-      site: siteName,
-      device: deviceName,
-      metric,
-      points: raw.points,
-      summaries: thinned.summaries,
-      shades: [...shades, ...missingShades(heard, wanted, Date.now())],
-      truncated: raw.truncated || thinned.truncated,
-    };
-  });
-
+  registerHistoryRoutes(options);
   registerIncidentRoutes(options);
   registerRuleRoutes(options);
   get('/quarantine', async ({ query }) =>

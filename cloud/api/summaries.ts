@@ -1,6 +1,15 @@
 /** What is left of one metric where its readings were thinned. */
 import type { Pool } from 'pg';
-import type { HistoryRange } from './history-points.ts';
+
+export interface HistoryRange {
+  readonly site: string;
+  readonly device: string;
+  readonly metric: string;
+  /** Milliseconds since 1970, both ends included. */
+  readonly from: number;
+  readonly to: number;
+  readonly pointsMax: number;
+}
 
 /** `[from, intervalMs, minimum, maximum, mean, count]`; `from` is the start of the interval, milliseconds since 1970. */
 export type SummaryPoint = [

@@ -1,7 +1,11 @@
-/** Devices and their messages out of history, a page at a time: for what reads through months of it (F). */
+/** Devices and their messages out of history, a piece at a time: for what reads through months of it (F). */
 import type { Pool } from 'pg';
 import type { Value } from '../../protocol/batch.ts';
 import type { Traits } from '../actors/rule.ts';
+import { storedDays, withinDays } from './query/days.ts';
+import { millisOf, rangeOf } from './query/micros.ts';
+import { type Piece, readPieces } from './query/pieces.ts';
+import { type Column, inOneOrder } from './query/runs.ts';
 
 export interface HistoryDevice {
   readonly id: number;
@@ -20,7 +24,6 @@ export interface HistoryReading {
 }
 
 const DEVICES_PER_PAGE = 500;
-const MESSAGES_PER_PAGE = 5000;
 
 /** In the order they were first heard. */
 export async function* readDevices(
@@ -51,7 +54,7 @@ export async function* readDevices(
 }
 
 /**
- * A device's messages in the order of their times.
+ * A device's messages in the order of their times, those that are compacted and those that are not.
  * @param metrics whose numbers are read; a message without any of them comes with none
  * @param from, to milliseconds since 1970, both ends included
  */
@@ -62,44 +65,46 @@ export async function* readMessages(
   from: number,
   to: number,
 ): AsyncGenerator<HistoryReading> {
-  let after: readonly [string, number, string, number] | null = null;
-  for (;;) {
-    const { rows }: { rows: MessageRow[] } = await pool.query<MessageRow>(
-      `select r.at::text as key, extract(epoch from r.at)::float8 * 1000 as at, r.log, l.log_id as "logId",
-              r.sequence::text as sequence, r.element,
-              (select coalesce(json_object_agg(m.name, r.numbers[m.position]), '{}')
-                 from holdfast.shape_metric m
-                where m.shape = r.shape and m.type = 'n' and m.name = any ($4)) as numbers
-         from holdfast.message r join holdfast.gateway_log l on l.id = r.log
-        where r.device = $1 and r.at between to_timestamp($2 / 1000.0) and to_timestamp($3 / 1000.0)
-          and ($5::timestamptz is null
-               or (r.at >= $5 and (r.at, r.log, r.sequence, r.element) > ($5, $6::int, $7::bigint, $8::int)))
-        order by r.at, r.log, r.sequence, r.element
-        limit $9`,
-      [device, from, to, metrics, ...(after ?? [null, null, null, null]), MESSAGES_PER_PAGE],
-    );
-    for (const { at, logId, sequence, element, numbers } of rows) {
-      yield {
-        at,
-        log: logId,
-        sequence: Number(sequence),
-        element,
-        metrics: Object.keys(numbers),
-        values: Object.values(numbers),
-      };
+  const asked = rangeOf(from, to);
+  const days = await storedDays(pool, asked);
+  const range = withinDays(asked, days);
+  if (!range) return;
+  const logs = new Map<number, string>();
+  const pieces = readPieces(pool, { device, metrics, range, days, withBare: true, ahead: true });
+  for await (const piece of pieces) {
+    await nameLogs(pool, logs, piece);
+    const columns = new Map(piece.runs.map(({ run, columns: of }) => [run, of.filter(isNumber)]));
+    // One column per run stands for its messages.
+    const heads = piece.runs.map(({ run }): Column => ({ run, metric: '', type: 'n', position: 0 }));
+    for (const { column, from: first, to: end } of inOneOrder(heads, piece.range)) {
+      const { run } = column;
+      const { at, sequence, element } = run.messages();
+      const numbers = columns.get(run)!;
+      const names = numbers.map(({ metric }) => metric);
+      const values = numbers.map(({ position }) => run.numbers(position));
+      for (let i = first; i < end; i++) {
+        yield {
+          at: millisOf(at[i]!),
+          log: logs.get(run.log)!,
+          sequence: sequence[i]!,
+          element: element[i]!,
+          metrics: names,
+          values: values.map(of => of[i]!),
+        };
+      }
     }
-    const last = rows.at(-1);
-    if (!last || rows.length < MESSAGES_PER_PAGE) return;
-    after = [last.key, last.log, last.sequence, last.element];
   }
 }
 
-interface MessageRow {
-  key: string;
-  at: number;
-  log: number;
-  logId: string;
-  sequence: string;
-  element: number;
-  numbers: Record<string, number>;
+const isNumber = ({ type }: Column): boolean => type === 'n';
+
+/** Logs that were not met before. A device has few: one for every start of its gateway (F). */
+async function nameLogs(pool: Pool, names: Map<number, string>, piece: Piece): Promise<void> {
+  const unknown = [...new Set(piece.runs.map(({ run }) => run.log))].filter(log => !names.has(log));
+  if (unknown.length === 0) return;
+  const { rows } = await pool.query<{ id: number; name: string }>(
+    'select id, log_id as name from holdfast.gateway_log where id = any ($1)',
+    [unknown],
+  );
+  for (const { id, name } of rows) names.set(id, name);
 }

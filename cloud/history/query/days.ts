@@ -1,0 +1,40 @@
+/** Which days history has tables for, and which of them have rows that are not compacted: one statement per function. */
+import type { Pool } from 'pg';
+import { beginOfDay } from '../chunks/due.ts';
+import { DAY_US, dayOf, type Range } from './micros.ts';
+
+/** @returns the beginnings of days that may have readings, ascending */
+export async function storedDays(pool: Pool, range: Range): Promise<number[]> {
+  const { rows } = await pool.query<{ day: string }>({
+    name: 'holdfast stored days',
+    text: `select distinct right(c.relname, 8) as day from pg_inherits p join pg_class c on c.oid = p.inhrelid
+            where p.inhparent in ('holdfast.message'::regclass, 'holdfast.chunk'::regclass)
+              and c.relname ~ '_\\d{8}$' and right(c.relname, 8) between $1 and $2 order by 1`,
+    values: [dayOf(range.from), dayOf(range.to - 1)],
+  });
+  return rows.map(({ day }) => beginOfDay(day));
+}
+
+/**
+ * A day that is compacted has an empty table; a long range has hundreds of those, and looking into each would take longer than
+ * all the rest. What is written to one of them from now on came after the question.
+ * @returns `YYYYMMDD`
+ */
+export async function hotDays(pool: Pool, range: Range): Promise<string[]> {
+  const { rows } = await pool.query<{ day: string }>({
+    name: 'holdfast hot days',
+    text: `select right(c.relname, 8) as day from pg_inherits p join pg_class c on c.oid = p.inhrelid
+            where p.inhparent = 'holdfast.message'::regclass and c.relname ~ '^message_\\d{8}$'
+              and c.relname between $1 and $2 and pg_relation_size(c.oid) > 0 order by 1`,
+    values: [`message_${dayOf(range.from)}`, `message_${dayOf(range.to - 1)}`],
+  });
+  return rows.map(({ day }) => day);
+}
+
+/** The part of the range that lies within stored days; null when there is none. */
+export function withinDays(range: Range, days: readonly number[]): Range | null {
+  if (days.length === 0) return null;
+  const from = Math.max(range.from, days[0]!);
+  const to = Math.min(range.to, days.at(-1)! + DAY_US);
+  return from < to ? { from, to } : null;
+}

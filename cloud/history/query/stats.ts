@@ -1,0 +1,67 @@
+/** How much room history takes, by the day and table: one statement per function. Counting readings looks at every row of a day. */
+import type { Pool } from 'pg';
+
+export interface DayStats {
+  /** `YYYY-MM-DD`, by UTC. */
+  readonly day: string;
+  /** With indexes and TOAST, as are all sizes here. */
+  readonly messageBytes: number;
+  readonly chunkBytes: number;
+  /** In rows that are not compacted, and in chunks: numbers, booleans and texts. */
+  readonly hotReadings: number;
+  readonly chunkReadings: number;
+}
+
+export interface TableStats {
+  readonly aggregateBytes: number;
+  readonly summaryBytes: number;
+}
+
+/** @returns `YYYYMMDD`, the earliest first */
+export async function daysWithTables(pool: Pool): Promise<string[]> {
+  const { rows } = await pool.query<{ day: string }>(
+    `select distinct right(c.relname, 8) as day from pg_inherits p join pg_class c on c.oid = p.inhrelid
+      where p.inhparent in ('holdfast.message'::regclass, 'holdfast.chunk'::regclass) and c.relname ~ '_\\d{8}$' order by 1`,
+  );
+  return rows.map(({ day }) => day);
+}
+
+/** @param day of {@link daysWithTables} */
+export async function dayStats(pool: Pool, day: string): Promise<DayStats> {
+  const { rows } = await pool.query<{ messageBytes: number; chunkBytes: number }>(
+    `select coalesce(pg_total_relation_size(to_regclass($1)), 0)::float8 as "messageBytes",
+            coalesce(pg_total_relation_size(to_regclass($2)), 0)::float8 as "chunkBytes"`,
+    [`holdfast.message_${day}`, `holdfast.chunk_${day}`],
+  );
+  const [hotReadings, chunkReadings] = [
+    await countReadings(pool, 'message', day, 'count(*)'),
+    await countReadings(pool, 'chunk', day, 'sum(messages)'),
+  ];
+  const name = `${day.slice(0, 4)}-${day.slice(4, 6)}-${day.slice(6)}`;
+  return { day: name, ...rows[0]!, hotReadings, chunkReadings };
+}
+
+/** A message is a reading for each metric of its shape. */
+async function countReadings(
+  pool: Pool,
+  table: 'message' | 'chunk',
+  day: string,
+  messages: string,
+): Promise<number> {
+  const from = `${day.slice(0, 4)}-${day.slice(4, 6)}-${day.slice(6)} 00:00:00Z`;
+  const { rows } = await pool.query<{ readings: number }>(
+    `select coalesce(sum(messages * (select count(*) from holdfast.shape_metric m where m.shape = of.shape)), 0)::float8 as readings
+       from (select shape, ${messages} as messages from holdfast.${table}
+              where at >= $1 and at < $1::timestamptz + interval '1 day' group by shape) of`,
+    [from],
+  );
+  return rows[0]!.readings;
+}
+
+export async function tableStats(pool: Pool): Promise<TableStats> {
+  const { rows } = await pool.query<TableStats>(
+    `select pg_total_relation_size('holdfast.aggregate')::float8 as "aggregateBytes",
+            pg_total_relation_size('holdfast.summary')::float8 as "summaryBytes"`,
+  );
+  return rows[0]!;
+}
