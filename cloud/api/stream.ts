@@ -60,28 +60,32 @@ export function getStream(
 
 interface Client {
   isGone(): boolean;
-  /** Resolves when the socket has room again, or the client has gone. */
-  drained(): Promise<void>;
+  /** Resolves when the socket takes something again, the client has gone, or the time is over. @returns whether it takes */
+  takes(waitMs: number): Promise<boolean>;
 }
 
 /** Must be called before the handler returns; uWebSockets forbids touching a response that was aborted. */
 function watchClient(response: HttpResponse): Client {
   let isGone = false;
-  let wake = () => {};
+  let wake = (_takes: boolean) => {};
   response.onAborted(() => {
     isGone = true;
-    wake();
+    wake(false);
   });
   response.onWritable(() => {
-    wake();
+    wake(true);
     return true;
   });
   return {
     isGone: () => isGone,
-    drained: () =>
+    takes: waitMs =>
       new Promise(resolve => {
-        wake = resolve;
-        if (isGone) resolve();
+        const timer = setTimeout(resolve, waitMs, false);
+        wake = takes => {
+          clearTimeout(timer);
+          resolve(takes);
+        };
+        if (isGone) wake(false);
       }),
   };
 }
@@ -94,6 +98,7 @@ async function sendParts(
 ): Promise<void> {
   let isBegun = false;
   const begin = () => {
+    if (isBegun) return;
     isBegun = true;
     response
       .writeStatus('200 OK')
@@ -103,17 +108,21 @@ async function sendParts(
       .writeHeader('x-content-type-options', 'nosniff');
     for (const [name, value] of Object.entries(headers)) response.writeHeader(name, value);
   };
+  const write = (bytes: Uint8Array): boolean => {
+    let hasRoom = true;
+    response.cork(() => {
+      begin();
+      hasRoom = response.write(bytes);
+    });
+    return hasRoom;
+  };
   try {
     for await (const part of parts) {
       if (client.isGone()) return;
-      if (part.length === 0) continue;
-      let hasRoom = true;
-      response.cork(() => {
-        if (!isBegun) begin();
-        hasRoom = response.write(part);
-      });
-      if (!hasRoom && !client.isGone()) await client.drained();
-      if (client.isGone()) return;
+      if (part.length > 0 && !(await pour(part, write, client))) {
+        if (!client.isGone()) response.close();
+        return;
+      }
     }
   } catch (error) {
     if (!isBegun) throw error;
@@ -123,9 +132,36 @@ async function sendParts(
   }
   if (client.isGone()) return;
   response.cork(() => {
-    if (!isBegun) begin();
+    begin();
     response.end();
   });
+}
+
+/** Kept back of a part, for a client that takes nothing for a while: uWebSockets drops it 10 s after the last byte that it was given. */
+const HELD_BYTES = 4096;
+const BYTE_EVERY_MS = 3000;
+/** It may have gone without a word. */
+const STALLED_MS = 600_000;
+
+/** @returns false when the client has gone, or takes nothing any more */
+async function pour(
+  part: Uint8Array,
+  write: (bytes: Uint8Array) => boolean,
+  client: Client,
+): Promise<boolean> {
+  let at = Math.max(0, part.length - HELD_BYTES);
+  let hasRoom = at === 0 || write(part.subarray(0, at));
+  let tookAt = performance.now();
+  while (!hasRoom && at < part.length) {
+    const takes = await client.takes(BYTE_EVERY_MS);
+    if (client.isGone()) return false;
+    if (takes) tookAt = performance.now();
+    else if (performance.now() - tookAt > STALLED_MS) return false;
+    // What waits in the socket goes first; whether all of that has gone is known from this byte.
+    hasRoom = write(part.subarray(at, ++at));
+  }
+  if (at < part.length) write(part.subarray(at));
+  return true;
 }
 
 function problemOf(error: unknown): Problem {

@@ -10,6 +10,7 @@ import { defaultCacheDirectory, findBinaries } from '../../deploy/local/find-ser
 import { anomaly } from './anomaly.ts';
 import type { Benchmark } from './benchmark.ts';
 import { buffer } from './buffer.ts';
+import { history } from './history.ts';
 import { intake } from './intake.ts';
 import { neighbours } from './neighbours.ts';
 import { outage } from './outage.ts';
@@ -31,6 +32,7 @@ const benchmarks: Readonly<Record<string, Benchmark>> = {
   twins,
   buffer,
   anomaly,
+  history,
 };
 
 const startedAt = performance.now();

@@ -119,3 +119,22 @@ test('a row that cannot be compacted stays where it is, and is said; the others 
   });
   assert.ok((await left())! > 0 && expected()[0] === 50);
 });
+
+test('a snapshot from before, as that of a dump, goes on seeing every reading once', async () => {
+  const { pool, store, start, left, expected } = await scene();
+  await store(300);
+  const dump = await pool.connect();
+  await dump.query('begin isolation level repeatable read');
+  // A snapshot is taken with the first statement.
+  await dump.query('select');
+  start();
+  await eventually('all is compacted', async () => (await left()) === 0);
+  // It may do more than one pass meanwhile.
+  await new Promise(resolve => setTimeout(resolve, 300));
+  const { rows } = await dump.query(
+    `select count(*)::int as count, sum(value)::float8 as sum from holdfast.reading where metric = 't'`,
+  );
+  await dump.query('commit');
+  dump.release();
+  assert.deepEqual([rows[0].count, rows[0].sum], expected());
+});
