@@ -158,7 +158,7 @@ export function registerHistoryRoutes(options: {
         contentType: asked.format === 'csv' ? 'text/csv; charset=utf-8' : 'application/x-ndjson',
         fileName: `${asked.site}.${asked.format}`,
         headers: daysHeader(range, await storedDays(pool, range)),
-        parts: exportReadings(pool, { ...asked, range }),
+        parts: told(exportReadings(pool, { ...asked, range })),
       };
     },
     { atOnceMax: EXPORTS_AT_ONCE_MAX, onError },
@@ -181,8 +181,17 @@ function timesOf({ from, to }: { from?: number | undefined; to?: number | undefi
   return { from: since, to: until };
 }
 
+/** Nobody but who asked can do something about it. */
 function asTold(error: unknown): never {
   throw error instanceof TooManyAtOnce ? new Problem(400, 'Too much', error.message) : error;
+}
+
+async function* told<T>(parts: AsyncIterable<T>): AsyncGenerator<T> {
+  try {
+    yield* parts;
+  } catch (error) {
+    asTold(error);
+  }
 }
 
 const EMPTY: RawSeries = { level: 'raw', bucketMs: null, points: [], summaries: [], truncated: false };

@@ -1,11 +1,12 @@
 /**
- * An answer that is too large to be put together first: sent as it is made, no faster than the client takes it. In memory is what the
- * source has made last and what the socket has not sent of it yet (F).
+ * An answer that is too large to be put together first: sent as it is made, no faster than the client takes
+ * it. In memory is what the source has made last and what the socket has not sent of it yet (F).
  *
  *   asked ─▶ refused (a Problem)
  *     └────▶ sending ─▶ ended
  *               ├─────▶ the client has gone: the source is stopped
- *               └─────▶ the source fails: the connection is cut, since a status was sent already and a short answer must not look whole
+ *               └─────▶ the source fails: the connection is cut, for a status was sent already, and what is
+ *                       short must not look whole
  */
 import type { HttpResponse, TemplatedApp } from 'uWebSockets.js';
 import { z } from 'zod';
@@ -58,9 +59,12 @@ export function getStream(
   });
 }
 
-interface Client {
+export interface Client {
   isGone(): boolean;
-  /** Resolves when the socket takes something again, the client has gone, or the time is over. @returns whether it takes */
+  /**
+   * Resolves when the socket takes something again, the client has gone, or the time is over.
+   * @returns whether it takes
+   */
   takes(waitMs: number): Promise<boolean>;
 }
 
@@ -137,14 +141,17 @@ async function sendParts(
   });
 }
 
-/** Kept back of a part, for a client that takes nothing for a while: uWebSockets drops it 10 s after the last byte that it was given. */
+/**
+ * Kept back of a part, for a client that takes nothing for a while: uWebSockets drops it 10 s after the last
+ * byte that it was given.
+ */
 const HELD_BYTES = 4096;
 const BYTE_EVERY_MS = 3000;
 /** It may have gone without a word. */
 const STALLED_MS = 600_000;
 
-/** @returns false when the client has gone, or takes nothing any more */
-async function pour(
+/** One part. @returns false when the client has gone, or takes nothing any more */
+export async function pour(
   part: Uint8Array,
   write: (bytes: Uint8Array) => boolean,
   client: Client,

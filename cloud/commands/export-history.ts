@@ -1,6 +1,6 @@
 /**
- * `holdfast history export`: what a cloud node sends, into a file or to stdout, with how far it is on stderr. A file has its name
- * only when it is whole: until then it ends in `.part`.
+ * `holdfast history export`: what a cloud node sends, into a file or to stdout, with how far it is on stderr.
+ * A file has its name only when it is whole: until then it ends in `.part`.
  */
 import { open, rename } from 'node:fs/promises';
 import { CommandFailed } from './api-client.ts';
@@ -107,7 +107,8 @@ function openProgress(format: ExportOptions['format'], days: string | null) {
   const say = (end: string) => {
     const seconds = (performance.now() - startedAt) / 1000;
     const speed = bytes / 1e6 / Math.max(seconds, 0.001);
-    const figures = `${rows.toLocaleString('en-US')} rows, ${(bytes / 1e6).toFixed(1)} MB, ${speed.toFixed(1)} MB/s`;
+    const size = `${(bytes / 1e6).toFixed(1)} MB, ${speed.toFixed(1)} MB/s`;
+    const figures = `${rows.toLocaleString('en-US')} rows, ${size}`;
     const where = whereText(last, format, days);
     process.stderr.write(process.stderr.isTTY ? `\r${where}${figures}\x1b[K${end}` : `${where}${figures}\n`);
   };
@@ -142,7 +143,9 @@ interface Place {
   readonly time: string;
 }
 
-/** A name that is quoted may have any characters, and a text several lines: those are not worth a parser here. */
+/**
+ * A name that is quoted may have any characters, and a text several lines: those are not worth a parser here.
+ */
 function ofCsv(line: string): Place | null {
   const [site, device, metric, time] = line.split(',');
   return time && !line.includes('"') ? { site: site!, device: device!, metric: metric!, time } : null;

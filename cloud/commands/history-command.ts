@@ -4,11 +4,14 @@ import { CommandFailed, runCommand } from './api-client.ts';
 import { exportHistory } from './export-history.ts';
 import { showStats } from './history-stats.ts';
 
-const USAGE = `holdfast history export --site S [--device D] [--metric M] [--from TIME] [--to TIME] [--format csv|ndjson] [--out FILE]
-                                        every reading in the order of device, metric and time, from the cloud node
-                                        at HOLDFAST_URL (http://127.0.0.1:8080); without --out to stdout
+const USAGE = `holdfast history export --site S [--device D] [--metric M] [--from TIME] [--to TIME]
+                        [--format csv|ndjson] [--out FILE]
+                                        every reading in the order of device, metric and time, from the
+                                        cloud node at HOLDFAST_URL (http://127.0.0.1:8080); without --out
+                                        to stdout
                                         TIME: 2026-01-31T12:00Z, or 24h, 7d ago (default: all there is)
-holdfast history stats [--json]         bytes and readings by day, from PostgreSQL itself (HOLDFAST_POSTGRES_URL)`;
+holdfast history stats [--json]         bytes and readings by day, from PostgreSQL itself
+                                        (HOLDFAST_POSTGRES_URL)`;
 
 const UNIT_MS: Readonly<Record<string, number>> = { m: 60_000, h: 3_600_000, d: 86_400_000 };
 

@@ -30,7 +30,7 @@ export async function showStats(json: boolean): Promise<void> {
         ...days.map(day => rowOf(day.day, day)),
         rowOf('all', total),
       ]),
-      `Aggregates: ${megabytes(total.aggregateBytes)}; summaries of thinned readings: ${megabytes(total.summaryBytes)}.`,
+      `Aggregates: ${megabytes(total.aggregateBytes)}; summaries: ${megabytes(total.summaryBytes)}.`,
       `Altogether ${megabytes(bytes)} for ${count(readings)} readings${
         bytesPerReading === null ? '' : `: ${bytesPerReading.toFixed(2)} bytes per reading`
       }.`,

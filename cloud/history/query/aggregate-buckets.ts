@@ -1,12 +1,14 @@
 /**
- * What is known of buckets of time without decoding a chunk, of several series at a time, in one statement and so of one snapshot:
- * every number is in exactly one of the aggregates, the rows that are not compacted, and the summaries (B, C).
+ * What is known of buckets of time without decoding a chunk, of several series at a time, in one statement
+ * and so of one snapshot: every number is in exactly one of the aggregates, the rows that are not compacted,
+ * and the summaries (B, C).
  *
  *   aggregates of hours and days ─┐
  *   rows of days that have some   ├─▶ by series and bucket ─▶ packed, a value per series
  *   summaries ────────────────────┘   what no bucket holds: by itself
  *
- * Buckets of an hour or more are whole so. Of narrower ones only the summaries are here: raw readings are for `buckets.ts`.
+ * Buckets of an hour or more are whole so. Of narrower ones only the summaries are here: raw readings are for
+ * `buckets.ts`.
  */
 import type { Pool } from 'pg';
 import { hotDays } from './days.ts';
@@ -15,7 +17,10 @@ import { DAY_US, HOUR_US, type Range, timestampOf } from './micros.ts';
 import type { Series } from './series.ts';
 import { HOUR_MS, wholeBuckets } from './widths.ts';
 
-/** `[from, intervalMs, min, max, mean, count]`: an interval of whose readings nothing finer is known; `from` in milliseconds since 1970. */
+/**
+ * `[from, intervalMs, min, max, mean, count]`: an interval of whose readings nothing finer is known; `from`
+ * in milliseconds since 1970.
+ */
 export type WideInterval = [
   from: number,
   intervalMs: number,
@@ -62,7 +67,7 @@ export async function aggregateBuckets(
     const isWhole = widthMs >= HOUR_MS;
     const source = isWhole ? await hotSource(pool, whole) : null;
     const { rows } = await pool.query<{ series: number; packed: Buffer }>({
-      // Others read tables of days: they are planned for these days, and a connection would remember each text.
+      // Others read tables of days: they are planned for these, and a connection would remember each.
       ...(isWhole && source === null && { name: 'holdfast aggregate buckets' }),
       text: statement(isWhole, source),
       values: isWhole ? values : [...values, ...chunkTimes(whole)],
@@ -114,9 +119,23 @@ const aggregatesOf = (seconds: 3600 | 86_400, begin: string, span: string, more 
          a.count::float8 as count, a.minimum, a.maximum, ${sumsOf('a.mean', 'a.count')},
          case when a.first_at is not null then ${at('a.first_at', 'a.first')} end as first,
          case when a.last_at is not null then ${at('a.last_at', 'a.last')} end as last
-    from wanted w join holdfast.aggregate a on a.device = w.device and a.metric = w.metric and a.seconds = ${seconds}
+    from wanted w
+    join holdfast.aggregate a on a.device = w.device and a.metric = w.metric and a.seconds = ${seconds}
    where a.at > $3::timestamptz - interval '${seconds} seconds' and a.at < $4 ${more}`;
-const HOURS_HELD = aggregatesOf(3600, bucketOf('a.at'), '$6');
+
+/** Thousands of a long range: put together by themselves, before they meet the few others. */
+const HOURS_HELD = `
+  select w.series, h.at, $6::float8 as span, h.count, h.minimum, h.maximum, h.sum, h.large, h.first, h.last
+    from wanted w cross join lateral (
+      select ${bucketOf('a.at')} as at, sum(a.count::float8) as count,
+             min(a.minimum) as minimum, max(a.maximum) as maximum,
+             sum(case when abs(a.mean) < ${LARGE} then a.mean * a.count else 0 end) as sum,
+             coalesce(sum(a.mean / ${LARGE_UNIT} * a.count) filter (where not abs(a.mean) < ${LARGE}), 0) as large,
+             min(case when a.first_at is not null then ${at('a.first_at', 'a.first')} end) as first,
+             max(case when a.last_at is not null then ${at('a.last_at', 'a.last')} end) as last
+        from holdfast.aggregate a
+       where a.device = w.device and a.metric = w.metric and a.seconds = 3600 and a.at >= $3 and a.at < $4
+       group by 1) h`;
 const HOURS_BESIDE = aggregatesOf(3600, 'a.at', '3600000', RAW_IS_GONE);
 const DAYS = aggregatesOf(
   86_400,
@@ -124,32 +143,33 @@ const DAYS = aggregatesOf(
   'greatest($6, 86400000)',
 );
 
-/** There may be millions: what is seldom asked, or known once their times are, is looked up after they are counted. */
+/**
+ * There may be millions: what is seldom asked, or known once their times are, is looked up after they are
+ * counted.
+ */
 const rowsOf = (source: string) => {
   const lookedUp = (aggregate: string, condition: string) => `
    cross join lateral (
      select ${aggregate} as value
        from holdfast.shape_metric m join ${source} r on r.shape = m.shape
       cross join lateral (select r.numbers[m.position] as value) n
-      where m.name = w.name and m.type <> 's' and r.device = w.device and r.at >= $3 and r.at < $4 and ${condition})`;
+      where m.name = w.name and m.type <> 's' and r.device = w.device and r.at >= $3 and r.at < $4
+        and ${condition})`;
   return `
   union all
-  select h.series, h.at, $6, h.count, h.minimum, h.maximum, h.sum, l.value,
+  select w.series, h.at, $6, h.count, h.minimum, h.maximum, h.sum, l.value,
          ${at('h.first_at', 'a.value')}, ${at('h.last_at', 'z.value')}
-    from (
-      select series, bucket as at, count(*)::float8 as count, min(value) as minimum, max(value) as maximum,
+    from wanted w cross join lateral (
+      select bucket as at, count(*)::float8 as count, min(value) as minimum, max(value) as maximum,
              min(at) as first_at, max(at) as last_at,
              sum(case when abs(value) < ${LARGE} then value else 0 end) as sum
         from (
           -- Taken out of its row once: the offset keeps it so.
-          select w.series, ${bucketOf('r.at')} as bucket, r.at, r.numbers[m.position] as value
-            from wanted w
-            join holdfast.shape_metric m on m.name = w.name and m.type <> 's'
-            join ${source} r on r.device = w.device and r.shape = m.shape
-           where r.at >= $3 and r.at < $4
+          select ${bucketOf('r.at')} as bucket, r.at, r.numbers[m.position] as value
+            from holdfast.shape_metric m join ${source} r on r.shape = m.shape
+           where m.name = w.name and m.type <> 's' and r.device = w.device and r.at >= $3 and r.at < $4
           offset 0) n
-       group by 1, 2) h
-    join wanted w using (series)
+       group by 1) h
    ${lookedUp('min(n.value)', 'r.at = h.first_at')} a
    ${lookedUp('max(n.value)', 'r.at = h.last_at')} z
    ${lookedUp(
@@ -180,14 +200,18 @@ const statement = (isWhole: boolean, source: string | null) => `
     ${source === null ? '' : rowsOf(source)}
     union all ${SUMMARIES})
   select series::int,
-         array_send(array_agg(array[date_part('epoch', at), span, count, minimum, maximum, sum, large, first, last])) as packed
+         array_send(array_agg(array[
+           date_part('epoch', at), span, count, minimum, maximum, sum, large, first, last])) as packed
     from (select series, at, span, sum(count) as count, min(minimum) as minimum, max(maximum) as maximum,
                  sum(sum) as sum, sum(large) as large,
                  coalesce((min(first))[2], 'NaN') as first, coalesce((max(last))[2], 'NaN') as last
             from part group by series, at, span) bucket
    group by series`;
 
-/** A two-dimensional array in PostgreSQL's binary format: its header, and of each element the length before the value. */
+/**
+ * A two-dimensional array in PostgreSQL's binary format: its header, and of each element the length before
+ * the value.
+ */
 const HEADER_BYTES = 28;
 const ELEMENT_BYTES = 12;
 const ELEMENTS = 9;

@@ -1,6 +1,6 @@
 /**
- * Buckets of any width: of an hour and more out of what is kept by the hour, narrower ones out of the readings themselves, folded as
- * they are read.
+ * Buckets of any width: of an hour and more out of what is kept by the hour, narrower ones out of the
+ * readings themselves, folded as they are read.
  */
 import type { Pool } from 'pg';
 import { aggregateBuckets, type SeriesBuckets } from './aggregate-buckets.ts';

@@ -1,4 +1,7 @@
-/** Which days history has tables for, and which of them have rows that are not compacted: one statement per function. */
+/**
+ * Which days history has tables for, and which of them have rows that are not compacted: one statement per
+ * function.
+ */
 import type { Pool } from 'pg';
 import { beginOfDay } from '../chunks/due.ts';
 import { DAY_US, dayOf, type Range } from './micros.ts';
@@ -16,8 +19,8 @@ export async function storedDays(pool: Pool, range: Range): Promise<number[]> {
 }
 
 /**
- * A day that is compacted has an empty table; a long range has hundreds of those, and looking into each would take longer than
- * all the rest. What is written to one of them from now on came after the question.
+ * A day that is compacted has an empty table; a long range has hundreds of those, and looking into each would
+ * take longer than all the rest. What is written to one of them from now on came after the question.
  * @returns `YYYYMMDD`
  */
 export async function hotDays(pool: Pool, range: Range): Promise<string[]> {

@@ -1,5 +1,6 @@
 /**
- * Series in so many points as a chart has room for: the readings themselves where they fit, else buckets, in which nothing is hidden.
+ * Series in so many points as a chart has room for: the readings themselves where they fit, else buckets, in
+ * which nothing is hidden.
  *
  *   what the aggregates say ─▶ more than fit? ─yes─▶ buckets
  *                                   └──no──▶ the newest readings ─▶ all of them? ─▶ they are the answer
@@ -18,7 +19,10 @@ import { type BucketLevel, HOUR_MS, levelOf, widthFor } from './widths.ts';
 export type Point = [at: number, value: Value];
 
 interface Level {
-  /** What is known only of intervals, and is in no point and no bucket: of thinned readings, and of ones too old to be kept. */
+  /**
+   * What is known only of intervals, and is in no point and no bucket: of thinned readings, and of ones too
+   * old to be kept.
+   */
   readonly summaries: readonly WideInterval[];
 }
 export interface RawSeries extends Level {
@@ -55,11 +59,12 @@ export async function downsample(
   const { series, range, pointsMax, days } = request;
   const widthMs = widthFor(range, pointsMax);
   const known = await aggregateBuckets(pool, series, range, widthMs);
-  const raw = new Map<Series, RawSeries>();
+  const raw = new Map<Series, Omit<RawSeries, 'summaries'>>();
   for (const [i, one] of series.entries()) {
     const points = await pointsIfTheyFit(pool, request, one, known[i]!, widthMs);
     if (points) raw.set(one, points);
   }
+  const beside = raw.size > 0 ? await aggregateBuckets(pool, [...raw.keys()], range, NO_WIDTH_MS) : [];
   const others = series.filter(one => !raw.has(one));
   let buckets = known.filter((_, i) => !raw.has(series[i]!));
   if (widthMs < HOUR_MS && others.length > 0) {
@@ -72,7 +77,7 @@ export async function downsample(
     outcome: 'found',
     series: series.map(one => {
       const points = raw.get(one);
-      if (points) return points;
+      if (points) return { ...points, summaries: beside[[...raw.keys()].indexOf(one)]!.wide };
       const { buckets: found, wide } = buckets[others.indexOf(one)]!;
       return { level, bucketMs: widthMs, buckets: found, summaries: wide };
     }),
@@ -86,7 +91,7 @@ async function pointsIfTheyFit(
   series: Series,
   { buckets, wide }: SeriesBuckets,
   widthMs: number,
-): Promise<RawSeries | null> {
+): Promise<Omit<RawSeries, 'summaries'> | null> {
   const within = buckets.filter(
     ([from]) => microsOf(from) >= range.from && microsOf(from + widthMs) <= range.to,
   );
@@ -96,14 +101,7 @@ async function pointsIfTheyFit(
   // Of narrow buckets only the summaries were known before.
   const thinned = countOf(buckets) + wide.reduce((sum, [, , , , , count]) => sum + count, 0);
   if (widthMs < HOUR_MS && lengthOf(slices) + thinned > pointsMax && thinned > 0) return null;
-  const [beside] = await aggregateBuckets(pool, [series], range, NO_WIDTH_MS);
-  return {
-    level: 'raw',
-    bucketMs: null,
-    points: pointsOf(slices),
-    summaries: beside!.wide,
-    truncated: more,
-  };
+  return { level: 'raw', bucketMs: null, points: pointsOf(slices), truncated: more };
 }
 
 const countOf = (buckets: readonly Bucket[]): number => buckets.reduce((sum, [, count]) => sum + count, 0);

@@ -1,6 +1,7 @@
 /**
- * A site's readings as text, in the order of device, metric and time: one series after the other, piece by piece, so that what is in
- * memory is two pieces and a buffer whatever the range (F). The next piece is fetched while this one becomes text.
+ * A site's readings as text, in the order of device, metric and time: one series after the other, piece by
+ * piece, so that what is in memory is two pieces and a buffer whatever the range (F). The next piece is
+ * fetched while this one becomes text.
  */
 import type { Pool } from 'pg';
 import { storedDays, withinDays } from './days.ts';

@@ -1,14 +1,14 @@
 /**
- * What becomes of readings in buckets of time, pure. A bucket is whole or not there: it counts what is known of all of its time, raw
- * readings and summaries of what was thinned alike.
+ * What becomes of readings in buckets of time, pure. A bucket is whole or not there: it counts what is known
+ * of all of its time, raw readings and summaries of what was thinned alike.
  */
 import type { Range } from './micros.ts';
 import { millisOf } from './micros.ts';
 import type { Slice } from './runs.ts';
 
 /**
- * `from` in milliseconds since 1970. Of several readings at one time the lowest counts as the first and the highest as the last;
- * both are null where all were thinned.
+ * `from` in milliseconds since 1970. Of several readings at one time the lowest counts as the first and the
+ * highest as the last; both are null where all were thinned.
  */
 export type Bucket = [
   from: number,
@@ -39,7 +39,10 @@ export interface Fold {
 export const LARGE = 1e280;
 export const LARGE_UNIT = 1e100;
 
-/** @param sum of values below {@link LARGE}, or of means times their counts; `large` of the others, in {@link LARGE_UNIT} */
+/**
+ * @param sum of values below {@link LARGE}, or of means times their counts; `large` of the others, in {@link
+ * LARGE_UNIT}
+ */
 export const meanOf = (sum: number, large: number, count: number): number =>
   sum / count + (large / count) * LARGE_UNIT;
 

@@ -1,5 +1,6 @@
 /**
- * Rows of `message` that came packed into one value, as columns; pure. A row is what `record_send` makes of {@link HOT_ROW}:
+ * Rows of `message` that came packed into one value, as columns; pure. A row is what `record_send` makes of
+ * {@link HOT_ROW}:
  *
  *   int32 fields │ each: int32 type, int32 length (-1: null), value in PostgreSQL's binary format
  */

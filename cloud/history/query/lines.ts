@@ -1,8 +1,9 @@
 /**
- * Readings as lines of CSV or newline-delimited JSON, pure. What the lines of a slice have in common is put together once; the rest is
- * written as bytes into large buffers.
+ * Readings as lines of CSV or newline-delimited JSON, pure. What the lines of a slice have in common is put
+ * together once; the rest is written as bytes into large buffers.
  *
- *   CSV   site,device,metric,time,value,text,truth,kind      as RFC 4180 quotes; an empty text is "", what is not there is nothing
+ *   CSV   site,device,metric,time,value,text,truth,kind   quoted as in RFC 4180; an empty text is "", what is
+ *                                                         not there is nothing
  *   JSON  the same names, with null for what is not there
  */
 import { decimalsOf, NUMBER_BYTES_MAX, openTimeWriter, TIME_BYTES_MAX, writeNumber } from './number-text.ts';

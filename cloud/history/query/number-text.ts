@@ -13,7 +13,8 @@ export const NUMBER_BYTES_MAX = 25;
 export const TIME_BYTES_MAX = 27;
 
 /**
- * Writes the shortest decimal that is read as the same double, -0 as `-0`; what is not finite as JavaScript calls it.
+ * Writes the shortest decimal that is read as the same double, -0 as `-0`; what is not finite as JavaScript
+ * calls it.
  * @param digits how many decimals the number before it had, a guess
  * @returns where the text ends
  */
@@ -75,7 +76,8 @@ function writeAscii(out: Uint8Array, offset: number, text: string): number {
 
 export interface TimeWriter {
   /**
-   * What every line begins with, the time in ISO 8601 by UTC, and what follows it. Milliseconds, or microseconds where it has some.
+   * What every line begins with, the time in ISO 8601 by UTC, and what follows it. Milliseconds, or
+   * microseconds where it has some.
    * @param time microseconds since 2000
    * @returns where the text ends
    */

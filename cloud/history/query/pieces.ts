@@ -1,11 +1,15 @@
 /**
- * The messages of one device through a range of time, piece by piece: chunks and rows that are not compacted yet, as runs.
+ * The messages of one device through a range of time, piece by piece: chunks and rows that are not compacted
+ * yet, as runs.
  *
- *   days ─▶ window of some days ─▶ one statement: chunks and rows, as many as a piece takes ─▶ runs up to there ─▶ next window
+ *   days ─▶ window of days ─▶ one statement: chunks and rows, as many as a piece takes ─▶ runs up to there
+ *               ▲                                                                           │
+ *               └───────────────────────────────────────────────────────────────────────────┘
  *
- * A message's time never changes, so pieces of time beside one another lack nothing and have nothing twice, whatever is compacted
- * between them; within one, chunks and rows are of one snapshot. No transaction stays open while a slow reader makes up its mind.
- * What is in memory is a piece, and with `ahead` the one that follows it (F).
+ * A message's time never changes, so pieces of time beside one another lack nothing and have nothing twice,
+ * whatever is compacted between them; within one, chunks and rows are of one snapshot. No transaction stays
+ * open while a slow reader makes up its mind. What is in memory is a piece, and with `ahead` the one that
+ * follows it (F).
  */
 import { setImmediate as turn } from 'node:timers/promises';
 import type { Pool } from 'pg';
@@ -86,9 +90,7 @@ async function fetchNext(pool: Pool, request: PieceRequest, windows: Windows): P
     if (until === null) {
       if (windows.size >= LARGEST_PIECE) {
         const moment = new Date(millisOf(from)).toISOString();
-        throw new TooManyAtOnce(
-          `there are too many readings of ${moment} to read them over the API: use SQL`,
-        );
+        throw new TooManyAtOnce(`there are too many readings of ${moment} to read them in pieces: use SQL`);
       }
       windows.size *= 4;
       continue;
@@ -164,10 +166,12 @@ const statement = (withBare: boolean) => `
   edge as (select case when count(*) = $6 then max(at) end as at from c),
   h as materialized (
     select * from holdfast.message
-     where device = $1 and at >= $3 and at < $4 and at < coalesce((select at from edge), $4) ${shapesOf(withBare)}
+     where device = $1 and at >= $3 and at < $4 and at < coalesce((select at from edge), $4)
+       ${shapesOf(withBare)}
      order by at limit $7)
   select ${CHUNK_COLUMNS}, null::int as "hotShape", null::bytea as hot, ${columnsOf('c.shape')} from c
   union all
   select ${CHUNK_COLUMNS}, "hotShape", hot, ${columnsOf('"hotShape"')}
-    from (select shape as "hotShape", string_agg(record_send(${HOT_ROW}), '') as hot from h group by shape) packed,
+    from (select shape as "hotShape", string_agg(record_send(${HOT_ROW}), '') as hot
+            from h group by shape) packed,
          (select (null::holdfast.chunk).*) no_chunk`;

@@ -2,10 +2,11 @@
  * Readings as they come out of history, and how several runs of them become one order; pure.
  *
  *   chunk ─┐
- *          ├─▶ run: messages of one shape, log and kind ─▶ column: one metric of them ─▶ slices, in the order of
- *   rows ──┘                                                                            time, log, sequence, element
+ *          ├─▶ run: messages of one shape, log and kind ─▶ column: one metric of them ─▶ slices in one order
+ *   rows ──┘
  *
- * A run keeps its readings in typed arrays, and a slice only names a part of one: what is read is not copied again.
+ * A run keeps its readings in typed arrays, and a slice only names a part of one: what is read is not copied
+ * again.
  */
 import { type Chunk, type Messages, numbersOf, timesOf, unpackChunk } from '../chunks/chunk.ts';
 import type { HotRun } from './hot-rows.ts';

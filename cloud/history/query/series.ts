@@ -1,8 +1,8 @@
 /**
  * Readings of one metric of one device: in the order of their times, or the newest of them.
  *
- * What is read ascending is read as it is asked for. The newest are looked for backwards, in windows of which each is longer than
- * the one before.
+ * What is read ascending is read as it is asked for. The newest are looked for backwards, in windows of which
+ * each is longer than the one before.
  */
 import type { Pool } from 'pg';
 import { withinDays } from './days.ts';

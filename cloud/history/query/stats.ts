@@ -1,4 +1,7 @@
-/** How much room history takes, by the day and table: one statement per function. Counting readings looks at every row of a day. */
+/**
+ * How much room history takes, by the day and table: one statement per function. Counting readings looks at
+ * every row of a day.
+ */
 import type { Pool } from 'pg';
 
 export interface DayStats {
@@ -21,7 +24,8 @@ export interface TableStats {
 export async function daysWithTables(pool: Pool): Promise<string[]> {
   const { rows } = await pool.query<{ day: string }>(
     `select distinct right(c.relname, 8) as day from pg_inherits p join pg_class c on c.oid = p.inhrelid
-      where p.inhparent in ('holdfast.message'::regclass, 'holdfast.chunk'::regclass) and c.relname ~ '_\\d{8}$' order by 1`,
+      where p.inhparent in ('holdfast.message'::regclass, 'holdfast.chunk'::regclass)
+        and c.relname ~ '_\\d{8}$' order by 1`,
   );
   return rows.map(({ day }) => day);
 }
@@ -50,7 +54,8 @@ async function countReadings(
 ): Promise<number> {
   const from = `${day.slice(0, 4)}-${day.slice(4, 6)}-${day.slice(6)} 00:00:00Z`;
   const { rows } = await pool.query<{ readings: number }>(
-    `select coalesce(sum(messages * (select count(*) from holdfast.shape_metric m where m.shape = of.shape)), 0)::float8 as readings
+    `select coalesce(sum(messages * (select count(*) from holdfast.shape_metric m where m.shape = of.shape)),
+                     0)::float8 as readings
        from (select shape, ${messages} as messages from holdfast.${table}
               where at >= $1 and at < $1::timestamptz + interval '1 day' group by shape) of`,
     [from],

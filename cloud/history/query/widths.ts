@@ -26,8 +26,8 @@ export function levelOf(widthMs: number): BucketLevel {
 }
 
 /**
- * The narrowest with which no more than so many buckets touch the range, wherever they begin: it goes by the length alone, so a
- * chart that moves on keeps its width. Two buckets may always be touched.
+ * The narrowest with which no more than so many buckets touch the range, wherever they begin: it goes by the
+ * length alone, so a chart that moves on keeps its width. Two buckets may always be touched.
  */
 export function widthFor({ from, to }: Range, bucketsMax: number): number {
   const lengthMs = (to - 1 - from) / 1000;

@@ -1,4 +1,7 @@
-/** Exports with a real PostgreSQL: both formats, parsed back, are the view `holdfast.reading` in the order of device, metric and time. */
+/**
+ * Exports with a real PostgreSQL: both formats, parsed back, are the view `holdfast.reading` in the order of
+ * device, metric and time.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
@@ -70,7 +73,8 @@ const linesOfJson = (text: string): Line[] =>
 
 async function readings(range: Range): Promise<Line[]> {
   const { rows } = await pool.query<Line & { us: string }>(
-    `select site, device, metric, to_char(time at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as time, value, text, truth, kind
+    `select site, device, metric, to_char(time at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as time,
+            value, text, truth, kind
        from holdfast.reading where time >= $1 and time < $2
       order by device collate "C", metric collate "C", reading.time, log, sequence, element`,
     [timestampOf(range.from), timestampOf(range.to)],

@@ -1,4 +1,7 @@
-/** What the tests of queries share: a history with messages and summaries of all kinds, compacted or not, and plain SQL over it. */
+/**
+ * What the tests of queries share: a history with messages and summaries of all kinds, compacted or not, and
+ * plain SQL over it.
+ */
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import type pg from 'pg';
@@ -60,8 +63,10 @@ export async function openQueryScene(): Promise<QueryScene> {
         const { id: log } = await dictionary.log(SITE, 'gw-1', 'thinned');
         const { at, intervalMs, sequence, minimum, maximum, mean, count } = summary;
         await pool.query(
-          `insert into holdfast.summary (at, sequence, log, device, metric, interval_ms, minimum, maximum, mean, count)
-           values (to_timestamp($1::float8 / 1000), $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict do nothing`,
+          `insert into holdfast.summary
+                  (at, sequence, log, device, metric, interval_ms, minimum, maximum, mean, count)
+           values (to_timestamp($1::float8 / 1000), $2, $3, $4, $5, $6, $7, $8, $9, $10)
+           on conflict do nothing`,
           [at, sequence, log, await device(name), id, intervalMs, minimum, maximum, mean, count],
         );
       }
@@ -152,8 +157,8 @@ export async function sqlReadings(
   range: Range,
 ): Promise<SqlReading[]> {
   const { rows } = await pool.query<SqlReading>(
-    `select (extract(epoch from time - timestamptz '2000-01-01 00:00Z') * 1000000)::float8 as at, value, text, truth, kind, log,
-            sequence::float8, element
+    `select (extract(epoch from time - timestamptz '2000-01-01 00:00Z') * 1000000)::float8 as at,
+            value, text, truth, kind, log, sequence::float8, element
        from holdfast.reading
       where site = $1 and device = $2 and metric = $3 and time >= $4 and time < $5
       order by time, log, sequence, element`,
@@ -161,6 +166,8 @@ export async function sqlReadings(
   );
   return rows;
 }
+
+const ORIGIN = `timestamptz '1970-01-01 00:00Z'`;
 
 export interface SqlBucket {
   readonly from: number;
@@ -182,21 +189,22 @@ export async function sqlBuckets(
 ): Promise<SqlBucket[]> {
   const { rows } = await pool.query<SqlBucket>(
     `with raw as (
-       select date_bin($6, time, timestamptz '1970-01-01 00:00Z') as at, count(*) as count, min(value) as min, max(value) as max,
+       select date_bin($6, time, ${ORIGIN}) as at, count(*) as count, min(value) as min, max(value) as max,
               sum(value::numeric) as sum, (array_agg(value order by time, value))[1] as first,
               (array_agg(value order by time desc, value desc))[1] as last
          from holdfast.reading
         where site = $1 and device = $2 and metric = $3 and value is not null group by 1),
      thinned as (
-       select date_bin($6, time, timestamptz '1970-01-01 00:00Z') as at, sum(count) as count, min(minimum) as min, max(maximum) as max,
-              sum(mean::numeric * count) as sum
+       select date_bin($6, time, ${ORIGIN}) as at, sum(count) as count, min(minimum) as min,
+              max(maximum) as max, sum(mean::numeric * count) as sum
          from holdfast.thinned_reading
         where site = $1 and device = $2 and metric = $3
-          and time + interval <= date_bin($6, time, timestamptz '1970-01-01 00:00Z') + $6::interval group by 1)
+          and time + interval <= date_bin($6, time, ${ORIGIN}) + $6::interval group by 1)
      select extract(epoch from at)::float8 * 1000 as "from",
             (coalesce(raw.count, 0) + coalesce(thinned.count, 0))::float8 as count,
             least(raw.min, thinned.min) as min, greatest(raw.max, thinned.max) as max,
-            ((coalesce(raw.sum, 0) + coalesce(thinned.sum, 0)) / (coalesce(raw.count, 0) + coalesce(thinned.count, 0)))::float8 as mean,
+            ((coalesce(raw.sum, 0) + coalesce(thinned.sum, 0))
+              / (coalesce(raw.count, 0) + coalesce(thinned.count, 0)))::float8 as mean,
             raw.first, raw.last
        from raw full join thinned using (at)
       where at + $6::interval > $4::timestamptz and at < $5::timestamptz order by 1`,
@@ -214,13 +222,13 @@ export async function sqlWide(
   widthMs: number,
 ): Promise<(number | null)[][]> {
   const { rows } = await pool.query(
-    `select extract(epoch from time)::float8 * 1000 as at, extract(epoch from interval)::float8 * 1000 as span, minimum, maximum,
-            mean, count::float8
+    `select extract(epoch from time)::float8 * 1000 as at,
+            extract(epoch from interval)::float8 * 1000 as span, minimum, maximum, mean, count::float8
        from holdfast.thinned_reading
       where site = $1 and device = $2 and metric = $3
-        and time + interval > date_bin($6, time, timestamptz '1970-01-01 00:00Z') + $6::interval
-        and time + interval > date_bin($6, $4::timestamptz, timestamptz '1970-01-01 00:00Z')
-        and time < date_bin($6, $5::timestamptz - interval '1 microsecond', timestamptz '1970-01-01 00:00Z') + $6::interval
+        and time + interval > date_bin($6, time, ${ORIGIN}) + $6::interval
+        and time + interval > date_bin($6, $4::timestamptz, ${ORIGIN})
+        and time < date_bin($6, $5::timestamptz - interval '1 microsecond', ${ORIGIN}) + $6::interval
       order by time, interval`,
     [SITE, device, metric, timestampOf(range.from), timestampOf(range.to), `${widthMs} milliseconds`],
   );

@@ -1,6 +1,6 @@
 /**
- * Queries with a real PostgreSQL: whatever is compacted, comes late or was thinned, raw readings and buckets of every width say what
- * plain SQL over `holdfast.reading` and `holdfast.thinned_reading` says.
+ * Queries with a real PostgreSQL: whatever is compacted, comes late or was thinned, raw readings and buckets
+ * of every width say what plain SQL over `holdfast.reading` and `holdfast.thinned_reading` says.
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -35,7 +35,7 @@ import {
 
 const scene = await openQueryScene();
 const { pool } = scene;
-const RUNS = Number(process.env.HOLDFAST_QUERY_RUNS ?? 12);
+const RUNS = 12;
 const ALL = rangeOf(DAY, DAY + 2 * DAY_MS - 0.001);
 
 const valueIn = ({ value, text, truth }: SqlReading) => truth ?? text ?? value!;
@@ -124,7 +124,7 @@ const anyRange = fc
 const SECOND_MS = 1000;
 const WIDTHS = [30 * SECOND_MS, MINUTE_MS, 5 * MINUTE_MS, HOUR_MS, 6 * HOUR_MS, DAY_MS, 7 * DAY_MS];
 
-test('raw readings, pages and buckets of every width are what SQL says, before and after compaction', async () => {
+test('raw readings, pages and buckets of every width are what SQL says, compacted or not', async () => {
   await fc.assert(
     fc
       .asyncProperty(
@@ -149,7 +149,7 @@ test('raw readings, pages and buckets of every width are what SQL says, before a
   );
 });
 
-test('several series in one question are what each is by itself; points where they fit, else buckets', async () => {
+test('several series in one question: points where they fit, else buckets', async () => {
   await fc.assert(
     fc
       .asyncProperty(anyWaves, anyRange, fc.integer({ min: 1, max: 60 }), async (waves, range, pointsMax) => {
@@ -215,7 +215,7 @@ test('hours that are gone for days: wide buckets have them, narrow ones name the
   });
 });
 
-test('readings that are not kept raw any more are named by the hour, those of a type that is kept shorter, too', async () => {
+test('readings that are not kept raw any more, of all or of a type, are named by the hour', async () => {
   await scene.empty();
   const late = DAY + 20 * MINUTE_MS;
   const next = DAY + DAY_MS;
