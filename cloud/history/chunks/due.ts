@@ -2,6 +2,7 @@
 import type { ClientBase } from 'pg';
 import { HOUR_MICROSECONDS } from './aggregates.ts';
 import type { CompactionStep } from './compact.ts';
+import { asTime } from './store-chunks.ts';
 
 type Client = Pick<ClientBase, 'query'>;
 
@@ -39,7 +40,7 @@ export function closedUntil(day: string, nowMs: number, graceMs: number): number
  */
 export async function dueSteps(client: Client, day: string, until: number): Promise<CompactionStep[]> {
   const table = `holdfast.message_${day}`;
-  const closed = `timestamptz '2000-01-01 00:00:00+00' + $1::bigint * interval '1 microsecond'`;
+  const closed = asTime('$1');
   const some = await client.query(
     `select from holdfast.device d
       where exists (select from ${table} m where m.device = d.id and m.at < ${closed}) limit 1`,

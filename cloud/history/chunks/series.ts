@@ -65,6 +65,8 @@ export function unpackSeries({ form, base, step, bytes }: Series, count: number)
   const isCumulative = form >= CUMULATIVE;
   const width = form % CUMULATIVE;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  // Of no form, or of the widest, everything fits.
+  const least = width === 0 || width === WIDE ? Number.NaN : leastOf(width as Width);
   let wide = count * width;
   let sum = base;
   for (let i = 0; i < count; i++) {
@@ -73,7 +75,7 @@ export function unpackSeries({ form, base, step, bytes }: Series, count: number)
     else if (width === 2) residual = view.getInt16(2 * i);
     else if (width === 4) residual = view.getInt32(4 * i);
     else if (width === WIDE) residual = Number(view.getBigInt64(WIDE * i));
-    if (width !== 0 && width !== WIDE && residual === leastOf(width as Width)) {
+    if (residual === least) {
       residual = Number(view.getBigInt64(wide));
       wide += WIDE;
     }

@@ -4,7 +4,8 @@ import type { Aggregate } from './aggregates.ts';
 import type { Chunk } from './chunk.ts';
 
 export const TIME_2000 = `timestamptz '2000-01-01 00:00:00+00'`;
-const asTime = (parameter: string) => `${TIME_2000} + ${parameter}::bigint * interval '1 microsecond'`;
+export const asTime = (parameter: string): string =>
+  `${TIME_2000} + ${parameter}::bigint * interval '1 microsecond'`;
 const asMicroseconds = (time: string) => `(extract(epoch from ${time} - ${TIME_2000}) * 1000000)::bigint`;
 
 type Client = Pick<PoolClient, 'query'>;
