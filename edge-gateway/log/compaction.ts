@@ -158,9 +158,10 @@ export function createCompaction(
   }
 
   function look(): void {
-    const now = performance.now();
-    if (closed || working || now < notBeforeMs) return;
+    if (closed) return;
+    // Even while it works: a segment that was settled before it was sealed waits for nothing.
     for (const log of logs) noteSettledSegments(log, o.nowMs());
+    if (working || performance.now() < notBeforeMs) return;
     const share = waitingShare();
     const next = nextToCompact(share > PRESSED_SHARE);
     if (next) {

@@ -163,6 +163,34 @@ test('what history settles soon is never compacted', async t => {
   await buffer.close();
 });
 
+test('what was settled before its segment was sealed waits for nothing, though another is in work', async t => {
+  const directory = await temporaryFolder(t);
+  const begun = Promise.withResolvers<void>();
+  const gate = Promise.withResolvers<void>();
+  const compactor = compactHere(nodeFiles, commonMapping);
+  const held: typeof compactor = {
+    ...compactor,
+    async run(job) {
+      begun.resolve();
+      await gate.promise;
+      return compactor.run(job);
+    },
+  };
+  const { buffer } = await openCompacting(directory, { compactor: held, segmentBytesMax: 2_500 });
+  let stored = 0;
+  const storeOne = () => store(buffer, [telemetry(0, stored++)]);
+  while (buffer.stats().segments < 2) await storeOne();
+  await begun.promise;
+  const secondSegment = stored;
+  while (buffer.stats().segments < 3) {
+    buffer.settle(buffer.current, RangeSet.of(secondSegment, stored + 1));
+    await storeOne();
+  }
+  assert.equal(buffer.stats().segmentsWaiting, 1, 'the one in work');
+  gate.resolve();
+  await buffer.close();
+});
+
 test('settled in part and in whole, given back, reopened, in any order: the bound holds, nothing unsettled goes', async () => {
   const step = fc.oneof(
     { weight: 4, arbitrary: fc.record({ append: fc.integer({ min: 1, max: 60 }) }) },
