@@ -3,6 +3,7 @@
  *
  *   npm test                          everything
  *   npm test -- twin edge-gateway     only what has one of these in its path; checks are `check/format`, `check/types`
+ *   HOLDFAST_TEST_SEED=random npm test   with other cases of the properties than the usual ones, see `seed.ts`
  *
  * Of those that start whole stacks, which mostly wait, one runs at a time, and beside it one light file. The last line is
  * `N passed, N failed`; the exit code is 0 when nothing failed.
@@ -103,6 +104,9 @@ function testFiles(): Job[] {
       command: process.execPath,
       args: [
         '--disable-warning=ExperimentalWarning',
+        ...(readFileSync(join(project, name), 'utf8').includes("'fast-check'")
+          ? [`--import=${new URL('seed.ts', import.meta.url).href}`]
+          : []),
         `--test-reporter=${new URL('reporter.ts', import.meta.url).href}`,
         `--test-reporter-destination=${reportFile}`,
         name,
