@@ -455,7 +455,9 @@ begin
            cleared_value, late, holdfast.under_maintenance(site, opened_at)
       from incoming r
      where not late or not exists (
-             select from holdfast.incident i
+             select from (select id, site, device, rule, opened_at, cleared_at from holdfast.incident
+                          union all
+                          select id, site, device, rule, opened_at, cleared_at from incoming where not late) as i
               where i.site = r.site and i.device = r.device and i.rule = r.rule and i.id <> r.id
                 and i.opened_at < r.cleared_at and i.cleared_at > r.opened_at)
     on conflict (id) do nothing

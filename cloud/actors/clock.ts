@@ -31,9 +31,13 @@ export function heardHeartbeat(
   gatewaysWithTimers: Iterable<string>,
 ): Map<string, JudgedClock> {
   const judged = new Map<string, JudgedClock>();
-  if (!clocks.has(gateway) && clocks.size >= GATEWAYS_PER_SITE_MAX) return judged;
+  const before = clocks.get(gateway);
+  if (!before && clocks.size >= GATEWAYS_PER_SITE_MAX) return judged;
   clocks.set(gateway, heartbeat);
-  const { completeUntil, hearingSince, coversSite } = heartbeat;
+  const { hearingSince, coversSite } = heartbeat;
+  // Two that go by one name speak in turn, and neither knows what the other one has still to send.
+  const isOther = before !== undefined && before.logId !== heartbeat.logId;
+  const completeUntil = isOther ? 0 : heartbeat.completeUntil;
   judged.set(gateway, { completeUntil, hearingSince, standsIn: false });
   if (!coversSite) return judged;
   for (const other of gatewaysWithTimers) {

@@ -302,33 +302,45 @@ const endOf = (runs: readonly Run[]): Since | null => {
   return run ? run.first : null;
 };
 
-/** Where it was past last, with what leads up to that; -1: nowhere. */
-function beginOfLast(runs: readonly Run[]): number {
-  const past = runs.findLastIndex(({ verdict }) => verdict === 'past');
-  return past < 0 ? past : runs.findLastIndex(({ verdict }, index) => verdict === 'back' && index < past) + 1;
-}
-
-/** Forgets what nothing can change any more. @param clockMs everything of the gateway that arrived before is known */
+/**
+ * Forgets what nothing can change any more, also of one that goes up and down faster than the gateway says how far its word
+ * is complete. @param clockMs everything of the gateway that arrived before is known
+ */
 export function settle(draft: Draft, rule: ValueRule, gateway: string, clockMs: number): void {
   const { id } = rule;
-  const runs = draft.memory.runs.get(id);
-  if (runs && runs.at(-1)!.first.receivedAt >= clockMs) return;
   const incidents = draft.memory.recent.get(id);
   if (incidents) {
     const left = incidents.filter(({ receivedAt }) => receivedAt >= clockMs);
     if (left.length === 0) forget(draft, 'recent', id);
     else if (left.length < incidents.length) remember(draft, 'recent', id, left);
   }
+  const runs = draft.memory.runs.get(id);
   if (!runs) return;
   const goesOn = draft.alerts.has(id) || draft.memory.pending.has(id);
-  const from = goesOn ? beginOfLast(runs) : -1;
+  const from = beginAt(runs, clockMs, goesOn);
   if (from === 0) return;
-  if (from < 0) forget(draft, 'runs', id);
+  if (from === runs.length) forget(draft, 'runs', id);
   else remember(draft, 'runs', id, runs.slice(from));
   // Where nothing was past, nothing that comes again opens anything.
-  if (runs.some(({ verdict }) => verdict === 'past')) {
+  if (runs.slice(0, from).some(({ verdict }) => verdict === 'past')) {
     remember(draft, 'judged', id, { gateway, until: clockMs });
   }
+}
+
+/**
+ * Of which run on what arrives from then on may still change something: of the last that was back by then, since no incident
+ * reaches over it. @param goesOn whether what was past last is not over
+ */
+function beginAt(runs: readonly Run[], clockMs: number, goesOn: boolean): number {
+  if (!goesOn && runs.at(-1)!.first.receivedAt < clockMs) return runs.length;
+  const reaches = runs.findIndex(({ last }) => last.receivedAt >= clockMs);
+  const known = reaches < 0 ? runs.length : reaches + Number(runs[reaches]!.first.receivedAt < clockMs);
+  const past = goesOn ? runs.findLastIndex(({ verdict }) => verdict === 'past') : runs.length;
+  const end = past < 0 ? known : Math.min(known, past);
+  return Math.max(
+    0,
+    runs.slice(0, end).findLastIndex(({ verdict }) => verdict === 'back'),
+  );
 }
 
 /** @param clockMs everything that arrived before is known */

@@ -153,6 +153,26 @@ test('what held for long and was over before the clock had come so far is left b
   assert.equal(twin.memory.late.size + twin.memory.runs.size + twin.memory.pending.size, 0);
 });
 
+test('what goes up and down faster than the word is complete is remembered for as long as something may come, no longer', () => {
+  const rule = { ...tooHot, metric: 't' };
+  const steps: Step[] = [];
+  let most = 0;
+  for (let second = 0; second < 400; second++) {
+    steps.push([second, second % 4 === 2 ? 31 : 20]);
+    if (second % 5 === 0) steps.push({ clock: second - 5 });
+    if (second % 40 === 0) {
+      const { runs, recent } = run([rule], steps).twin.memory;
+      most = Math.max(most, runs.get(rule.id)?.length ?? 0, recent.get(rule.id)?.length ?? 0);
+    }
+  }
+  assert.ok(most > 0 && most < 10, `${most} runs`);
+  const { told } = run([rule], steps);
+  assert.equal(told.length, 200);
+  assert.ok(
+    told.every(({ late, openedAt, clearedAt }) => !late && (clearedAt ?? openedAt) - openedAt <= 1000),
+  );
+});
+
 test('a device is absent when the clock has passed, not when nothing came', () => {
   const steps: Step[] = [[0, 1], { clock: 59 }, { clock: 60 }, { clock: 100 }, [110, 2], { clock: 120 }];
   const { told } = run([absence], steps);

@@ -83,6 +83,9 @@ test('a late one gives way to any other of its rule and device that it lies over
   assert.equal((await ids()).includes('mill-after'), true, 'it may have been over long ago');
   await settle(span('mill-open', 250, 400));
   assert.deepEqual(await ids(), ['mill-before', 'mill-elsewhere', 'mill-open', 'mill-told']);
+  await settle(opened('mill-then', { site: 'mill', openedAt: OPENED_AT + 500 }));
+  await settle(span('mill-then', 500, 600), span('mill-within', 550, 650, late));
+  assert.equal((await ids()).includes('mill-within'), false, 'which has its end by the same transaction');
 });
 
 test('maintenance when it opened is kept with the incident, and nobody is told; an earlier one is told its end', async () => {
