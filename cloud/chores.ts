@@ -9,6 +9,7 @@ import type { CloudConfig } from './config.ts';
 import type { GatewayLink } from './gateway-link.ts';
 import type { Dictionary } from './history/dictionary.ts';
 import { expireHistory } from './history/retention.ts';
+import { forgetOldIncidents } from './incidents/incident-table.ts';
 import type { Partition } from './partition.ts';
 import type { Postgres } from './postgres.ts';
 import type { RegistryApi } from './registry/api.ts';
@@ -33,7 +34,7 @@ const DAY_MS = 86_400_000;
 
 /** Each interval registers its release. */
 export function startChores(options: {
-  config: Pick<CloudConfig, 'twinIdleMs' | 'retentionMs' | 'retention'>;
+  config: Pick<CloudConfig, 'twinIdleMs' | 'retentionMs' | 'retention' | 'incidentRetentionMs'>;
   logger: Logger;
   onClose: Releases['onClose'];
   postgres: Postgres;
@@ -123,7 +124,11 @@ export function startChores(options: {
   );
   every(
     EXPIRY_MS,
-    async () => expireHistory(pool, config.retention, await databaseNowMs(pool)),
+    async () => {
+      const nowMs = await databaseNowMs(pool);
+      await expireHistory(pool, config.retention, nowMs);
+      await forgetOldIncidents(pool, nowMs - config.incidentRetentionMs);
+    },
     'taking away what history keeps no longer',
   );
 }

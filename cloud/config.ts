@@ -46,6 +46,7 @@ const Environment = z.object({
   HOLDFAST_RETENTION_DAYS: z.coerce.number().positive().default(90),
   HOLDFAST_RETENTION_HOURLY_DAYS: whole.min(1).max(36_500).default(365),
   HOLDFAST_RETENTION_DAILY_DAYS: whole.min(1).max(36_500).default(365),
+  HOLDFAST_RETENTION_INCIDENT_DAYS: whole.min(31).max(36_500).default(730),
   /** An hour is over that long after its end, and is compacted. */
   HOLDFAST_COMPACT_AFTER_MINUTES: z.coerce.number().min(0).default(10),
   HOLDFAST_TWIN_TTL_DAYS: z.coerce.number().positive().default(30),
@@ -76,6 +77,8 @@ export interface CloudConfig {
   retentionMs: number;
   /** Days. */
   retention: Retention;
+  /** Of incidents, from their end. */
+  incidentRetentionMs: number;
   compactAfterMs: number;
   twinTtlSeconds: number;
   twinIdleMs: number;
@@ -121,6 +124,7 @@ export function readCloudConfig(
         hourly: env.HOLDFAST_RETENTION_HOURLY_DAYS,
         daily: env.HOLDFAST_RETENTION_DAILY_DAYS,
       },
+      incidentRetentionMs: env.HOLDFAST_RETENTION_INCIDENT_DAYS * DAY_MS,
       compactAfterMs: env.HOLDFAST_COMPACT_AFTER_MINUTES * 60_000,
       twinTtlSeconds: Math.round((env.HOLDFAST_TWIN_TTL_DAYS * DAY_MS) / 1000),
       twinIdleMs: env.HOLDFAST_TWIN_IDLE_MINUTES * 60_000,

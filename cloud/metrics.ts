@@ -6,6 +6,7 @@ import { Counter, Gauge, Registry } from 'prom-client';
 import type { GatewayLink } from './gateway-link.ts';
 import type { GatewayPresence } from './gateway-memory.ts';
 import type { Health } from './health.ts';
+import type { ChannelStatus } from './incidents/delivery.ts';
 
 export interface Metrics {
   readonly contentType: string;
@@ -198,9 +199,20 @@ const nodeFigures: readonly Figure<Health>[] = [
   ),
 ];
 
+const channelFigures: readonly Figure<ChannelStatus>[] = [
+  figure('gauge', 'up', '1 while its last page was taken, 0 while pages fail.', ({ trouble }) =>
+    Number(trouble === null),
+  ),
+  figure('gauge', 'waiting_pages', 'Pages that it has yet to be told.', ({ waiting }) => waiting),
+  figure('counter', 'delivered_pages_total', 'Pages that it took.', ({ delivered }) => delivered),
+  figure('counter', 'failed_attempts_total', 'Attempts that failed.', ({ failedAttempts }) => failedAttempts),
+];
+
 export function openMetrics(options: {
   health: () => Health;
   gateways: Pick<GatewayLink, 'gateways' | 'silentSince'>;
+  /** Of the partitions that this node owns. */
+  channels: () => readonly ChannelStatus[];
 }): Metrics {
   const registry = new Registry();
   const registers = [registry];
@@ -249,6 +261,11 @@ export function openMetrics(options: {
   }
   for (const of of gatewayFigures) {
     add({ ...of, name: `holdfast_gateway_${of.name}` }, ['site', 'gateway'], gateways);
+  }
+  for (const of of channelFigures) {
+    add({ ...of, name: `holdfast_channel_${of.name}` }, ['channel'], () =>
+      options.channels().map(status => [{ channel: status.id }, status]),
+    );
   }
   for (const of of nodeFigures) {
     add({ ...of, name: `holdfast_${of.name}` }, [], () => [[{}, options.health()]]);

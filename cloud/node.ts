@@ -257,7 +257,7 @@ export async function startCloudNode(
     gateways,
     directory,
     health,
-    metrics: openMetrics({ health, gateways }),
+    metrics: openMetrics({ health, gateways, channels: delivery.status }),
     nats,
     access,
     webhookPrivate: config.webhookPrivate,

@@ -85,6 +85,8 @@ export interface SiteActor {
 
 const WRITES_UNDER_WAY_MAX = 64;
 const TOLD_REMEMBERED_MAX = 100;
+/** What was over for longer is in every backup that anybody restores, or was forgotten on purpose. */
+const RETOLD_MAX_MS = 30 * 86_400_000;
 const REPAIR_AFTER_MS = 1000;
 /** Twins written, or read, in one go: others get their turn in between. */
 const TWINS_AT_ONCE = 2000;
@@ -189,13 +191,15 @@ export async function activateSite(options: {
 
   /** Of what history had once: what it lacks, because it was restored from a backup. */
   async function missing(told: readonly IncidentTransition[]): Promise<IncidentTransition[]> {
-    if (told.length === 0) return [];
+    const since = Date.now() - RETOLD_MAX_MS;
+    const recent = told.filter(({ clearedAt }) => clearedAt === null || clearedAt > since);
+    if (recent.length === 0) return [];
     const { rows } = await pool.query<{ id: string; cleared: boolean }>(
       'select id, cleared_at is not null as cleared from holdfast.incident where id = any ($1)',
-      [told.map(({ id }) => id)],
+      [recent.map(({ id }) => id)],
     );
     const known = new Map(rows.map(({ id, cleared }) => [id, cleared]));
-    return told.filter(({ id, clearedAt }) => !known.has(id) || (clearedAt !== null && !known.get(id)));
+    return recent.filter(({ id, clearedAt }) => !known.has(id) || (clearedAt !== null && !known.get(id)));
   }
 
   function rememberTold(incident: IncidentTransition): void {

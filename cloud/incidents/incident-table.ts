@@ -164,3 +164,20 @@ async function readIncident(pool: Pool, id: string): Promise<Incident | null> {
   const { rows } = await pool.query<Incident>(`select ${COLUMNS} from holdfast.incident where id = $1`, [id]);
   return rows[0] ?? null;
 }
+
+/** Rows that go in one statement. */
+const FORGOTTEN_AT_ONCE = 10_000;
+
+/** Forgets what was over by then. @param beforeMs milliseconds since 1970 */
+export async function forgetOldIncidents(pool: Pool, beforeMs: number): Promise<void> {
+  for (let gone = FORGOTTEN_AT_ONCE; gone === FORGOTTEN_AT_ONCE; ) {
+    const { rowCount } = await pool.query(
+      `delete from holdfast.incident where id in (
+         select id from holdfast.incident
+          where opened_at < to_timestamp($1 / 1000.0) and cleared_at < to_timestamp($1 / 1000.0)
+          order by opened_at limit ${FORGOTTEN_AT_ONCE})`,
+      [beforeMs],
+    );
+    gone = rowCount ?? 0;
+  }
+}

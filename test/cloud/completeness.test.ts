@@ -213,6 +213,8 @@ test('metrics are in the format of Prometheus, with a line for every gateway', a
   assert.ok(samples.get('holdfast_ingest_late_messages_total')! >= 71);
   assert.equal(samples.get('holdfast_server_up{server="postgres"}'), 1);
   assert.equal(samples.has('holdfast_history_queue_bytes'), true);
+  assert.equal(samples.get('holdfast_channel_up{channel="nats"}'), 1);
+  assert.equal(samples.get('holdfast_channel_waiting_pages{channel="nats"}'), 0);
 });
 
 test("a dashboard's ping is answered", async () => {

@@ -7,6 +7,7 @@ import {
   acknowledgeIncident,
   clearIncident,
   findIncident,
+  forgetOldIncidents,
   listIncidents,
 } from '../../../cloud/incidents/incident-table.ts';
 import { item, openWriter } from '../history.ts';
@@ -207,4 +208,20 @@ test('the list: every filter, and page after page without a gap', async () => {
     after = next;
   }
   assert.deepEqual(seen, ['list-7', ...same.map(({ id }) => id)]);
+});
+
+test('what was over long ago is forgotten; what is open stays, however old', async () => {
+  const day = 86_400_000;
+  const old = { site: 'attic', openedAt: OPENED_AT - 100 * day };
+  await settle(
+    cleared('attic-1', { ...old, clearedAt: OPENED_AT - 99 * day }),
+    cleared('attic-2', { ...old, clearedAt: OPENED_AT }),
+    opened('attic-3', old),
+  );
+  await forgetOldIncidents(pool, OPENED_AT - 90 * day);
+  const { rows } = await pool.query("select id from holdfast.incident where site = 'attic' order by id");
+  assert.deepEqual(
+    rows.map(({ id }) => id),
+    ['attic-2', 'attic-3'],
+  );
 });
