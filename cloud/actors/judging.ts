@@ -55,7 +55,7 @@ export function judgeOnTime(
     const ledUp = goesOn && !draft.alerts.has(rule.id) ? openIn(draft, rule) : null;
     // A quiet twin of which nothing is to come has nothing to remember.
     if (verdict === 'past' || late || resumes || draft.memory.runs.has(rule.id)) {
-      note(draft, rule, now, verdict, known, stretch);
+      note(draft, rule, now, verdict, known, { stretch, resumes });
     }
     if (ledUp) adopt(draft, rule, ledUp, verdict, now);
     step(draft, rule, verdict, now, known, gateway);
@@ -118,7 +118,7 @@ function addRecent(draft: Draft, rule: ValueRule, incident: RecentIncident): voi
 /**
  * Puts a reading in its place.
  * @param known another one, the newest before it came
- * @param stretch as in `withReading`
+ * @param place of one that came on time: `stretch` as in `withReading`, `resumes` whether something before it may still come
  * @returns whether it tells anything new
  */
 function note(
@@ -127,10 +127,10 @@ function note(
   now: Since,
   verdict: Verdict,
   known: Since | null,
-  stretch = 0,
+  { stretch, resumes } = { stretch: 0, resumes: false },
 ): boolean {
-  // Without a duration what lies between keeps all as it is.
-  if (verdict === 'between' && rule.forMs === 0) return false;
+  // Without a duration what lies between keeps all as it is. Where a gap ends it says so: what is back next ends what may come.
+  if (verdict === 'between' && rule.forMs === 0 && !resumes) return false;
   const before = draft.memory.runs.get(rule.id) ?? begun(rule, known);
   let runs = withReading(before, now, verdict, stretch);
   if (runs === before) return false;
