@@ -131,7 +131,6 @@ function checkIncidents(
     if (kind === 'link' && clearedAt === null) wrong += complain(`a link is dead for ever: ${id}`);
   }
   const isForgotten = mayBeForgotten(faults);
-  const isCloned = faults.some(({ kind }) => kind === 'log-cloned');
   for (const [id, isOver] of isForgotten ? [] : journal.pages) {
     const incident = postgres.tables.incidents.get(id);
     if (!incident || (isOver && incident.clearedAt === null)) {
@@ -159,9 +158,8 @@ function checkIncidents(
       }
       if (!expected.some(one => overlap(one, incident))) wrong += complain(`made up: ${device}: ${about()}`);
     });
-    // By a gateway's clock that is set, or the word of one that runs twice under one name, what comes late may be of a time
-    // that is judged already.
-    const wasMoved = isCloned || clocksSet.has(device.split('/')[0]!);
+    // By a gateway's clock that is set, what comes late may be of a time that is judged already.
+    const wasMoved = clocksSet.has(device.split('/')[0]!);
     for (const one of expected) {
       if (!wasMoved && !isForgotten && !incidents.some(incident => overlap(one, incident)))
         wrong += complain(`missing: ${device} ${one.openedAt % 1e6}: ${about()}`);

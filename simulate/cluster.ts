@@ -84,6 +84,7 @@ export function newCluster(world: World, bug: Bug | null): Cluster {
     onDelivered: is('ack-before-commit') ? acknowledgeAtOnce : null,
   });
   const reclaims = world.chance(0.5);
+  const oneLane = world.chance(0.5);
   const wants = drawFaults(world, { fromMs: FAULTS_FROM_MS, toMs: FAULTS_TO_MS, reclaims });
 
   const servers = { world, journal, postgres, redis, nats, network, partitions, rules: rulesOfSimulation };
@@ -108,6 +109,7 @@ export function newCluster(world: World, bug: Bug | null): Cluster {
       // A disk that is slow to sync shows what it had not.
       syncMs: world.between(2, 40) * (gatewayBugs.pubackBeforeSync ? 6 : 1),
       reclaims,
+      oneLane,
       bugs: gatewayBugs,
     });
   const sites: SiteModel[] = Array.from({ length: world.between(1, 2) }, (_, i) => {

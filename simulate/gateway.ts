@@ -67,8 +67,8 @@ const HELLO_MS = { welcome: 3000, unwelcome: 700, timeout: 1500 } as const;
 /** More often than production's: a run lasts some seconds. */
 const HEARTBEAT_MS = 900;
 const RETRY_MS = { first: 100, max: 2000 } as const;
-/** Lanes are decided for this many messages per simulated one, so that a backlog of some ten is one. */
-const LANE_SCALE = LIVE_WAITING_MAX / 30;
+/** Lanes are decided for this many messages per simulated one: then a backlog of some ten is one. */
+const LANE_SCALE = { backlogs: LIVE_WAITING_MAX / 30, oneLane: 1 };
 const REDELIVERY_WINDOW = 4096;
 const RECEIVE_MAXIMUM = 32;
 
@@ -88,10 +88,13 @@ export function startGateway(options: {
   syncMs: number;
   /** Gives space back as soon as it may. */
   reclaims: boolean;
+  /** What waits is never enough for a second lane. */
+  oneLane: boolean;
   bugs: GatewayBugs;
 }): GatewayModel {
   const { world, broker, site, gateway, host, disk, bugs } = options;
   const process = world.spawn(host);
+  const scale = LANE_SCALE[options.oneLane ? 'oneLane' : 'backlogs'];
   const redelivery = newRedelivery({ receiveMaximum: RECEIVE_MAXIMUM, window: REDELIVERY_WINDOW });
   const plans = new Map<LogId, sendPlan.SendPlan>();
   const current = openLog();
@@ -217,7 +220,7 @@ export function startGateway(options: {
       const end = log.frames.length + 1;
       if (lane === 'live') {
         const first = sendPlan.waiting(planOf(log), edge, end).ranges[0]?.from ?? end;
-        edge = Math.ceil(liveEdge(edge * LANE_SCALE, first * LANE_SCALE, end * LANE_SCALE) / LANE_SCALE);
+        edge = Math.ceil(liveEdge(edge * scale, first * scale, end * scale) / scale);
       }
       const [from, to] = lane === 'live' ? [edge, end] : [1, log === current ? edge : end];
       const next = sendPlan.waiting(planOf(log), from, to).difference(log.gone).ranges[0];

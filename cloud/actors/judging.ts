@@ -12,7 +12,14 @@ import type { Lane } from '../../protocol/subjects.ts';
 import { clear, type Draft, forget, leaveClosed, open, remember } from './draft.ts';
 import { isAfter, type ReadingOrder } from './order.ts';
 import { judge, type ValueRule, type Verdict } from './rule.ts';
-import { RECENT_MAX, type RecentIncident, RUNS_MAX, type Run, type Since } from './rule-memory.ts';
+import {
+  JUDGED_LOGS_MAX,
+  RECENT_MAX,
+  type RecentIncident,
+  RUNS_MAX,
+  type Run,
+  type Since,
+} from './rule-memory.ts';
 import {
   type FoundIncident,
   incidentsIn,
@@ -214,7 +221,7 @@ export function judgeLate(
     const ordered = rule.kind === 'rate' || rule.kind === 'anomaly';
     if (ordered && (isBehind || !isLast)) continue;
     const judged = draft.memory.judged.get(rule.id);
-    if (judged?.gateway === gateway && now.receivedAt < judged.until) continue;
+    if (judged?.some(({ log, sequence }) => log === now.log && now.sequence <= sequence)) continue;
     const previous = latestBefore(now, [known, late?.last ?? null, ...endsOf(draft, rule)]);
     const verdict = judge(rule, now, previous, draft.memory.statistics.get(rule.id));
     if (ordered) isNews = true;
@@ -306,7 +313,7 @@ const endOf = (runs: readonly Run[]): Since | null => {
  * Forgets what nothing can change any more, also of one that goes up and down faster than the gateway says how far its word
  * is complete. @param clockMs everything of the gateway that arrived before is known
  */
-export function settle(draft: Draft, rule: ValueRule, gateway: string, clockMs: number): void {
+export function settle(draft: Draft, rule: ValueRule, clockMs: number): void {
   const { id } = rule;
   const incidents = draft.memory.recent.get(id);
   if (incidents) {
@@ -321,10 +328,25 @@ export function settle(draft: Draft, rule: ValueRule, gateway: string, clockMs: 
   if (from === 0) return;
   if (from === runs.length) forget(draft, 'runs', id);
   else remember(draft, 'runs', id, runs.slice(from));
-  // Where nothing was past, nothing that comes again opens anything.
-  if (runs.slice(0, from).some(({ verdict }) => verdict === 'past')) {
-    remember(draft, 'judged', id, { gateway, until: clockMs });
+  noteJudged(draft, rule, runs.slice(0, from));
+}
+
+/**
+ * Where nothing was past, nothing that comes again opens anything. By log and not by time: two gateways may go by one name,
+ * and a clock may be set.
+ */
+function noteJudged(draft: Draft, rule: ValueRule, runs: readonly Run[]): void {
+  const before = draft.memory.judged.get(rule.id) ?? [];
+  let logs = before;
+  for (const { verdict, first, last } of runs) {
+    if (verdict !== 'past') continue;
+    for (const { log, sequence } of [first, last]) {
+      const known = logs.find(one => one.log === log);
+      const furthest = Math.max(sequence, known?.sequence ?? 0);
+      logs = [...logs.filter(one => one !== known), { log, sequence: furthest }];
+    }
   }
+  if (logs !== before) remember(draft, 'judged', rule.id, logs.slice(-JUDGED_LOGS_MAX));
 }
 
 /**

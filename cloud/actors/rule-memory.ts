@@ -8,7 +8,7 @@
  *   late         metric → what came late of it and is not reconciled; kept until the backlog is over
  *   runs         rule → what is known of the time that a backlog may reach, as runs of readings with one verdict
  *   recent       rule → its incidents of that time that people know of
- *   judged       rule → until when everything is judged: what comes again of that time changes nothing
+ *   judged       rule → up to which message of each log everything is judged: what comes again of that changes nothing
  *   gaps         rule → times in which nothing was heard, not certain until the backlog is over (absence)
  */
 
@@ -71,10 +71,10 @@ export interface RecentIncident {
   readonly receivedAt: number;
 }
 
-export interface JudgedUntil {
-  readonly gateway: string;
-  /** Time of arrival, by the gateway's clock. */
-  readonly until: number;
+export interface JudgedLog {
+  readonly log: string;
+  /** The last one of which something was past and is forgotten. */
+  readonly sequence: number;
 }
 
 export interface Gap {
@@ -89,7 +89,7 @@ export interface RuleMemory {
   readonly late: ReadonlyMap<string, LateMetric>;
   readonly runs: ReadonlyMap<string, readonly Run[]>;
   readonly recent: ReadonlyMap<string, readonly RecentIncident[]>;
-  readonly judged: ReadonlyMap<string, JudgedUntil>;
+  readonly judged: ReadonlyMap<string, readonly JudgedLog[]>;
   readonly gaps: ReadonlyMap<string, readonly Gap[]>;
 }
 
@@ -97,6 +97,8 @@ export interface RuleMemory {
 export const RUNS_MAX = 32;
 /** Of one rule; the first ones are those a backlog can reach (F). */
 export const RECENT_MAX = 16;
+/** Logs of one rule, the newest ones: a gateway begins one with each start (F). */
+export const JUDGED_LOGS_MAX = 4;
 /** Gaps of one rule that wait for a backlog to be over; further ones are not judged (F). */
 export const GAPS_MAX = 8;
 

@@ -225,7 +225,7 @@ function receiveClock(state: TwinState, gateway: string, clock: JudgedClock, rul
   if (state.heard?.gateway === gateway && !standsIn) {
     for (const [metric, { values }] of rules.byMetric) {
       if (draft.memory.late.has(metric)) continue;
-      for (const rule of values) settle(draft, rule, gateway, completeUntil);
+      for (const rule of values) settle(draft, rule, completeUntil);
     }
   }
   if (hearingSince !== null && state.heard?.gateway === gateway) {
