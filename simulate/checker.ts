@@ -121,7 +121,7 @@ export function check(cluster: Cluster): Verdict {
  * order, they are the same. What was judged on time may differ in its ends: it was told before what came late was known.
  */
 function checkIncidents(
-  { postgres, journal, wasRestored, faults, sites }: Cluster,
+  { postgres, journal, wasRestored, faults }: Cluster,
   byDevice: ReadonlyMap<string, readonly StoredReading[]>,
   complain: (line: string) => number,
 ): number {
@@ -137,9 +137,6 @@ function checkIncidents(
       wrong += complain(`people know what the table does not: ${id}${isOver ? ' is over' : ''}`);
     }
   }
-  const clocksSet = new Set<string>(
-    faults.flatMap(({ kind, which }) => (kind === 'gateway-clock' ? sites[which % sites.length]!.site : [])),
-  );
   const ofDevice = Map.groupBy(all, ({ site, device }) => `${site}/${device}`);
   for (const [device, readings] of byDevice) {
     const incidents = (ofDevice.get(device) ?? []).sort((a, b) => a.openedAt - b.openedAt);
@@ -158,22 +155,20 @@ function checkIncidents(
       }
       if (!expected.some(one => overlap(one, incident))) wrong += complain(`made up: ${device}: ${about()}`);
     });
-    // By a gateway's clock that is set, what comes late may be of a time that is judged already.
-    const wasMoved = clocksSet.has(device.split('/')[0]!);
     for (const one of expected) {
-      if (!wasMoved && !isForgotten && !incidents.some(incident => overlap(one, incident)))
+      if (!isForgotten && !incidents.some(incident => overlap(one, incident)))
         wrong += complain(`missing: ${device} ${one.openedAt % 1e6}: ${about()}`);
     }
     const newest = inOrder.at(-1)!;
     const open = incidents.some(({ clearedAt }) => clearedAt === null);
     if (newest.v > THRESHOLD.above && !open) wrong += complain(`no incident is open: ${device}`);
-    if (!wasMoved && newest.v <= THRESHOLD.above - THRESHOLD.hysteresis && open) {
+    if (newest.v <= THRESHOLD.above - THRESHOLD.hysteresis && open) {
       wrong += complain(`an incident was never cleared: ${device}`);
     }
     const cameInOrder =
       readings.every((reading, index) => index === 0 || isAfter(reading, readings[index - 1]!)) &&
       readings.every(({ isLate }) => !isLate);
-    if (cameInOrder && !wasMoved && !wasRestored() && textOf(expected) !== textOf(incidents)) {
+    if (cameInOrder && !wasRestored() && textOf(expected) !== textOf(incidents)) {
       wrong += complain(`incidents of ${device}, which came in order: ${about()}`);
     }
   }
