@@ -17,6 +17,7 @@
 import { readFile } from 'node:fs/promises';
 import { Redis, type Result } from 'ioredis';
 import type { Logger } from 'pino';
+import { hasBug } from '../protocol/planted-bug.ts';
 import type { IncidentTransition } from './actors/incident.ts';
 import type { TwinState } from './actors/twin.ts';
 import { restoreTwin, storeTwin, type TwinView, viewStoredTwin } from './twin-json.ts';
@@ -180,12 +181,13 @@ export async function openLiveState(options: {
     transitions: readonly IncidentTransition[],
   ): Promise<WriteOutcome> {
     if (!mayWrite) return 'unavailable';
+    const fence = hasBug('skip-fence') ? ((await reader.get(keys.fence(site))) ?? epoch) : epoch;
     const calls: Promise<number>[] = [];
     for (let start = 0; start === 0 || start < twins.length; start += TWINS_PER_CALL) {
       const chunk = twins.slice(start, start + TWINS_PER_CALL);
       const entries = start === 0 ? transitions : [];
       const keyList = [keys.fence(site), keys.index(site), keys.outbox(site)];
-      const values: (string | number)[] = [epoch, twinTtlSeconds, chunk.length, entries.length, Date.now()];
+      const values: (string | number)[] = [fence, twinTtlSeconds, chunk.length, entries.length, Date.now()];
       for (const twin of chunk) {
         keyList.push(keys.twin(site, twin.device));
         values.push(twin.device, storeTwin(twin, epoch));
