@@ -38,17 +38,21 @@ const NO_RUNS: readonly Run[] = [];
 /**
  * A reading that came on time and is the newest of its metric.
  * @param known the newest before it, if that was a number
- * @param reading `stretch` as in `Reading`
+ * @param reading `stretch` and `isNewStretch` as in `Reading`
  */
 export function judgeOnTime(
   draft: Draft,
   rules: readonly ValueRule[],
   now: Since,
   known: Since | null,
-  { gateway, stretch }: { readonly gateway: string; readonly stretch: number },
+  {
+    gateway,
+    stretch,
+    isNewStretch,
+  }: { readonly gateway: string; readonly stretch: number; readonly isNewStretch: boolean },
 ): void {
-  // The first ever may have something before it that is still to come, too.
-  const resumes = known ? isGap(known, now, stretch) : stretch > 0;
+  // The first ever may have something before it that is still to come, too; so may one of a log that has only begun.
+  const resumes = known ? isGap(known, now, stretch) || (isNewStretch && known.log !== now.log) : stretch > 0;
   const late = draft.memory.late.get(rules[0]!.metric);
   // What came late, and in order, leads up to this very reading.
   const goesOn = late?.leadsUp && known !== null && isSame(known, late.last);

@@ -49,6 +49,8 @@ interface Stretch {
   readonly begin: number;
   /** The sequence behind its end. */
   readonly end: number;
+  /** When its first message arrived, by the gateway's clock. */
+  readonly since: number;
 }
 
 export interface TwinFailure {
@@ -89,6 +91,8 @@ export type TraitsOf = (device: string) => Traits | null;
 export const TWINS_PER_SITE_MAX = 250_000;
 /** Logs of one site that are followed; of one that is forgotten a new stretch begins (F). */
 const STRETCHES_MAX = 256;
+/** For so long after a stretch has begun, a device that was heard through another log before may have a gap there. */
+const NEW_STRETCH_MS = 120_000;
 /** When what is due cannot be judged yet: the gateway hears nothing, or has heard for too short. */
 const LOOK_AGAIN_MS = 5000;
 /** Twins looked at for one heartbeat: some 30 ms. A site where more are due has the others looked at with the next (F). */
@@ -129,7 +133,7 @@ export function receiveBatch(
   let withoutTwin = 0;
   const gateway = state.names.of(from);
   const log = state.names.of(batch.logId);
-  const stretch = lane === 'live' ? goesOn(state.stretches, log, batch) : 0;
+  const stretch = lane === 'live' ? goesOn(state.stretches, log, batch) : null;
 
   const { rows } = batch;
   forEachRow(batch, ({ row, names, values }) => {
@@ -148,7 +152,8 @@ export function receiveBatch(
         receivedAt,
         gateway,
         lane,
-        stretch,
+        stretch: stretch?.begin ?? 0,
+        isNewStretch: stretch !== null && receivedAt - stretch.since < NEW_STRETCH_MS,
         isLate: cameLate(state.clocks, gateway, receivedAt, LATE_AFTER_MS),
         log,
         sequence: batch.firstSequence + rows.sequenceOffset[row]!,
@@ -211,18 +216,22 @@ export function advance(
   return { changes: fold.changes, transitions: fold.transitions, withoutTwin: 0, passive };
 }
 
-/** @returns where the stretch begins that the batch belongs to */
+/** @returns the stretch that the batch belongs to */
 function goesOn(
   stretches: Map<string, Stretch>,
   log: string,
-  { firstSequence, count }: ReadingsBatch,
-): number {
+  { firstSequence, count, rows }: ReadingsBatch,
+): Stretch {
   const known = stretches.get(log);
-  const begin = known && firstSequence <= known.end ? known.begin : firstSequence;
-  const end = Math.max(known?.end ?? 0, firstSequence + count);
+  const isPart = known !== undefined && firstSequence <= known.end;
+  const stretch: Stretch = {
+    begin: isPart ? known.begin : firstSequence,
+    end: Math.max(known?.end ?? 0, firstSequence + count),
+    since: isPart ? known.since : (rows.receivedAt[0] ?? 0),
+  };
   if (!known && stretches.size >= STRETCHES_MAX) stretches.delete(stretches.keys().next().value!);
-  stretches.set(log, { begin, end });
-  return begin;
+  stretches.set(log, stretch);
+  return stretch;
 }
 
 /** Changes of several messages to several twins, as they add up. */

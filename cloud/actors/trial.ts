@@ -43,6 +43,7 @@ export function newTrial(site: string, device: string, rules: TwinRules): Trial 
           gateway: GATEWAY,
           lane: 'live',
           stretch: 0,
+          isNewStretch: false,
           isLate: false,
           kind: 'telemetry',
         },

@@ -63,6 +63,8 @@ export interface Reading {
   readonly lane: Lane;
   /** Of the live lane: the sequence since which that lane has left nothing out to come later. */
   readonly stretch: number;
+  /** Whether that sequence arrived a moment before: what an earlier log of the device holds may still come. */
+  readonly isNewStretch: boolean;
   /** Whether the gateway was catching up, and this is of long ago. */
   readonly isLate: boolean;
   readonly log: string;

@@ -14,6 +14,7 @@ import { restoreTwin, storeTwin } from '../../cloud/twin-json.ts';
 import { buildBatch } from '../../edge-gateway/batch-builder.ts';
 import type { ReadingsBatch } from '../../protocol/batch.ts';
 import type { Heartbeat } from '../../protocol/heartbeat.ts';
+import { type LogId, logId } from '../../protocol/ids.ts';
 import type { Lane } from '../../protocol/subjects.ts';
 import { frame, LOG_ID, RECEIVED_AT } from '../edge-gateway/frames.ts';
 import { book, SITE, tooHot } from './twins.ts';
@@ -260,6 +261,43 @@ test('what the backlog leaves behind has its true times', () => {
     { numRuns: 300 },
   );
   assert.ok(late > 20, `${late}`);
+});
+
+test('what a gateway had before its restart comes when the devices have long gone on', () => {
+  const run = newRun();
+  const AFTER_RESTART = logId('f'.repeat(32));
+  const receive = (lane: Lane, log: LogId, sequence: number, step: number, value: number) => {
+    const payload = JSON.stringify({ t: value });
+    const batch = buildBatch(log, [
+      frame(sequence, 'devices/d0/telemetry', payload, { receivedAt: at(step) }),
+    ]);
+    fold(run, { lane, batch }, thresholds);
+  };
+  const heartbeat = (step: number, completeUntil: number) =>
+    fold(run, {
+      lane: 'live',
+      heartbeat: {
+        settlement: 'heartbeat',
+        logId: AFTER_RESTART,
+        at: at(step),
+        completeUntil,
+        hearingSince: 0,
+        coversSite: true,
+      },
+    });
+  receive('live', LOG_ID, 1, 0, 10);
+  for (const [index, value] of [10, 10, 40, 10, 10].entries())
+    receive('live', AFTER_RESTART, index + 1, index + 3, value);
+  receive('backfill', LOG_ID, 2, 1, 40);
+  heartbeat(9, at(8));
+  const found = [...endings(run.told.filter(({ rule }) => rule === 'too-hot'))].map(([id, clearedAt]) => [
+    id.split(':').at(-1),
+    ((clearedAt ?? 0) - RECEIVED_AT) / STEP_MS,
+  ]);
+  assert.deepEqual(found, [
+    ['3.0', 6],
+    ['2.0', 3],
+  ]);
 });
 
 test('with more ups and downs than a twin remembers', () => {

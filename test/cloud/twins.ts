@@ -37,6 +37,7 @@ export function reading(metrics: Record<string, Value>, more: Partial<Reading> =
     gateway: 'g1',
     lane: 'live',
     stretch: 0,
+    isNewStretch: false,
     isLate: false,
     log: 'log-b',
     sequence: 10,
