@@ -1,6 +1,7 @@
 /** `holdfast history stats`: what history takes, day by day. */
 import pg from 'pg';
-import { type DayStats, dayStats, daysWithTables, tableStats } from '../history/query/stats.ts';
+import { dayTables } from '../history/day-tables.ts';
+import { type DayStats, dayStats, tableStats } from '../history/query/stats.ts';
 import { CommandFailed, print, table } from './api-client.ts';
 
 export async function showStats(json: boolean): Promise<void> {
@@ -10,7 +11,7 @@ export async function showStats(json: boolean): Promise<void> {
   pool.on('error', () => {});
   try {
     const all: DayStats[] = [];
-    for (const day of await daysWithTables(pool)) all.push(await dayStats(pool, day));
+    for (const tables of await dayTables(pool)) all.push(await dayStats(pool, tables));
     // Tables of days without readings take a little room, too: they are in the total.
     const days = all.filter(({ hotReadings, chunkReadings }) => hotReadings + chunkReadings > 0);
     const tables = await tableStats(pool);

@@ -6,7 +6,10 @@
  *   hours ──hourly──▶ days ──daily──▶ gone
  */
 import type { Pool } from 'pg';
+import { beginOfDay } from './chunks/due.ts';
 import { JOIN_AGGREGATES } from './chunks/store-chunks.ts';
+import { type DayTables, dayTables } from './day-tables.ts';
+import { DAY_US, millisOf } from './query/micros.ts';
 
 /** Days. */
 export interface Retention {
@@ -33,9 +36,10 @@ const keptDays = (level: Level, usual: string): string =>
 export async function expireHistory(pool: Pool, retention: Retention, nowMs: number): Promise<void> {
   const { least, most } = await rangeOf(pool, 'raw', retention.raw);
   await foldSummaries(pool, retention.raw, nowMs);
-  for (const day of await daysBefore(pool, nowMs - least * DAY_MS)) {
-    if (day.endMs <= nowMs - most * DAY_MS) await dropDay(pool, day.name);
-    else await deleteOfTypes(pool, day.name, retention.raw, nowMs);
+  for (const tables of await dayTables(pool)) {
+    const endMs = millisOf(beginOfDay(tables.day) + DAY_US);
+    if (endMs <= nowMs - most * DAY_MS) await dropDay(pool, tables);
+    else if (endMs <= nowMs - least * DAY_MS) await deleteOfTypes(pool, tables, retention.raw, nowMs);
   }
   const hourly = { usual: retention.hourly, least: (await rangeOf(pool, 'hourly', retention.hourly)).least };
   while ((await foldHours(pool, hourly, nowMs)) > 0);
@@ -52,26 +56,14 @@ async function rangeOf(pool: Pool, level: Level, usual: number): Promise<{ least
   return rows[0]!;
 }
 
-/** Days that were over by then, the earliest first. */
-async function daysBefore(pool: Pool, beforeMs: number): Promise<{ name: string; endMs: number }[]> {
-  const { rows } = await pool.query<{ name: string; endMs: number }>(
-    `select name, (extract(epoch from to_date(name, 'YYYYMMDD') + 1) * 1000)::float8 as "endMs"
-       from (select substring(c.relname from '\\d{8}$') as name
-               from pg_inherits p join pg_class c on c.oid = p.inhrelid
-              where p.inhparent = 'holdfast.message'::regclass and c.relname ~ '^message_\\d{8}$') as days
-      where to_date(name, 'YYYYMMDD') + 1 <= (to_timestamp($1 / 1000.0) at time zone 'UTC')::date order by 1`,
-    [beforeMs],
-  );
-  return rows;
-}
-
 /** Nobody writes into it any more: what is older than the longest time is not stored. */
-async function dropDay(pool: Pool, name: string): Promise<void> {
+async function dropDay(pool: Pool, { message, chunk }: DayTables): Promise<void> {
   const client = await pool.connect();
   try {
     await client.query('begin');
     await client.query(`set local lock_timeout = ${LOCK_TIMEOUT_MS}`);
-    await client.query(`drop table if exists holdfast.message_${name}, holdfast.chunk_${name}`);
+    const tables = [message, chunk].filter(table => table !== null);
+    await client.query(`drop table if exists ${tables.join()}`);
     await client.query('commit');
   } catch (error) {
     await client.query('rollback');
@@ -81,13 +73,19 @@ async function dropDay(pool: Pool, name: string): Promise<void> {
   }
 }
 
-async function deleteOfTypes(pool: Pool, name: string, usual: number, nowMs: number): Promise<void> {
+async function deleteOfTypes(
+  pool: Pool,
+  { message, chunk }: DayTables,
+  usual: number,
+  nowMs: number,
+): Promise<void> {
   for (const [table, last] of [
-    [`message_${name}`, 'at'],
-    [`chunk_${name}`, 'until'],
+    [message, 'at'],
+    [chunk, 'until'],
   ]) {
+    if (table === null) continue;
     await pool.query(
-      `delete from holdfast.${table} m using holdfast.device d
+      `delete from ${table} m using holdfast.device d
         where d.id = m.device
           and m.${last} < to_timestamp($2 / 1000.0) - make_interval(days => ${keptDays('raw', '$1')})`,
       [usual, nowMs],

@@ -15,6 +15,7 @@ import type { ClientBase } from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
 import { type Aggregate, aggregateByHour } from './aggregates.ts';
 import { type ChunkKey, MESSAGES_PER_CHUNK, packChunk, unpackChunk } from './chunk.ts';
+import type { DayOfMessages } from './due.ts';
 import {
   addMessages,
   inOrder,
@@ -27,8 +28,7 @@ import type { Shapes } from './shapes.ts';
 import { type AggregateOf, addAggregates, insertChunk, TIME_2000, takeSmallChunks } from './store-chunks.ts';
 
 export interface CompactionStep {
-  /** `YYYYMMDD`, by UTC; names the tables. */
-  readonly day: string;
+  readonly tables: DayOfMessages;
   /** Microseconds since 2000, the end not included; within the day. */
   readonly from: number;
   readonly to: number;
@@ -75,13 +75,12 @@ async function compactWithin(
   shapes: Shapes,
   step: CompactionStep,
 ): Promise<CompactionCount> {
-  const { day, devices } = step;
-  const chunkTable = `chunk_${day}`;
+  const { tables, devices } = step;
   const runs = readMessageRows(await copyOut(client, selectMessages(step)));
   const byKey = new Map(runs.map(run => [keyOf(run), run]));
   const aggregates = await aggregatesOf(runs, shapes);
   const messages = runs.reduce((sum, run) => sum + run.at.length, 0);
-  for (const chunk of await takeSmallChunks(client, chunkTable, devices, SMALL_CHUNK_MESSAGES)) {
+  for (const chunk of await takeSmallChunks(client, tables.chunk, devices, SMALL_CHUNK_MESSAGES)) {
     const key = keyOf(chunk);
     const there = unpackChunk(chunk);
     const run = byKey.get(key) ?? newRun(chunk, { numbers: chunk.numbers, texts: there.texts.length });
@@ -94,14 +93,14 @@ async function compactWithin(
     for (const part of inOrder(run, MESSAGES_PER_CHUNK)) {
       const { device, shape, log, kind } = run;
       const chunk = packChunk({ device, shape, log, kind }, part);
-      await insertChunk(client, chunkTable, chunk);
+      await insertChunk(client, tables.chunk, chunk);
       chunks++;
       bytes += chunk.body.length;
     }
   }
   await addAggregates(client, aggregates);
   const { rowCount } = await client.query(
-    `delete from holdfast.message_${day} where device = any ($1) and at >= ${timeOf(step.from)} and at < ${timeOf(step.to)}`,
+    `delete from ${tables.message} where device = any ($1) and at >= ${timeOf(step.from)} and at < ${timeOf(step.to)}`,
     [devices],
   );
   if (rowCount !== messages) throw new Error(`${messages} messages were read and ${rowCount} deleted`);
@@ -114,8 +113,8 @@ const keyOf = ({ device, shape, log, kind }: ChunkKey): string => `${device} ${s
 const timeOf = (microseconds: number): string =>
   `${TIME_2000} + ${Math.floor(microseconds)} * interval '1 microsecond'`;
 
-const selectMessages = ({ day, from, to, devices }: CompactionStep): string =>
-  `select ${MESSAGE_COLUMNS} from holdfast.message_${day}
+const selectMessages = ({ tables, from, to, devices }: CompactionStep): string =>
+  `select ${MESSAGE_COLUMNS} from ${tables.message}
     where device = any ('{${devices.map(device => Math.floor(device)).join()}}') and at >= ${timeOf(from)} and at < ${timeOf(to)}
     order by device, shape, log, kind, at, sequence, element`;
 

@@ -1,5 +1,6 @@
 /** What there is to compact: hours that are over, of days that have messages. */
 import type { ClientBase } from 'pg';
+import { type DayTables, dayTables } from '../day-tables.ts';
 import { HOUR_MICROSECONDS } from './aggregates.ts';
 import type { CompactionStep } from './compact.ts';
 import { asTime } from './store-chunks.ts';
@@ -11,14 +12,20 @@ const MESSAGES_PER_STEP = 100_000;
 const POSTGRES_EPOCH_MS = Date.UTC(2000, 0, 1);
 const DAY_MS = 86_400_000;
 
-/** @returns `YYYYMMDD`, the earliest first, of days that have begun */
-export async function daysOfMessages(client: Client, nowMs: number): Promise<string[]> {
-  const { rows } = await client.query<{ day: string }>(
-    `select substring(c.relname from '\\d{8}$') as day from pg_inherits p join pg_class c on c.oid = p.inhrelid
-      where p.inhparent = 'holdfast.message'::regclass and c.relname ~ '^message_\\d{8}$' order by 1`,
-  );
+/** Both are there. */
+export type DayOfMessages = { readonly [K in keyof DayTables]: string };
+
+/** @returns days that have begun, the earliest first */
+export async function daysOfMessages(client: Client, nowMs: number): Promise<DayOfMessages[]> {
   const today = new Date(nowMs).toISOString().slice(0, 10).replaceAll('-', '');
-  return rows.map(({ day }) => day).filter(day => day <= today);
+  const days = (await dayTables(client)).filter(({ day, message }) => message !== null && day <= today);
+  const isWhole = (of: DayTables): of is DayOfMessages => of.message !== null && of.chunk !== null;
+  if (days.every(isWhole)) return days;
+  // Somebody wrote rows past `ensure_day`, or took a table away.
+  for (const { day, chunk } of days) {
+    if (chunk === null) await client.query(`select holdfast.ensure_day(to_date($1, 'YYYYMMDD'))`, [day]);
+  }
+  return (await dayTables(client)).filter(isWhole).filter(({ day }) => day <= today);
 }
 
 /** The first moment of a day, microseconds since 2000. */
@@ -38,8 +45,12 @@ export function closedUntil(day: string, nowMs: number, graceMs: number): number
  * Looks at each device's earliest message first, which costs nothing where all is done.
  * @returns steps, the earliest hours first
  */
-export async function dueSteps(client: Client, day: string, until: number): Promise<CompactionStep[]> {
-  const table = `holdfast.message_${day}`;
+export async function dueSteps(
+  client: Client,
+  tables: DayOfMessages,
+  until: number,
+): Promise<CompactionStep[]> {
+  const { day, message: table } = tables;
   const closed = asTime('$1');
   const some = await client.query(
     `select from holdfast.device d
@@ -59,13 +70,13 @@ export async function dueSteps(client: Client, day: string, until: number): Prom
     let devices: number[] = [];
     let messages = 0;
     const end = () => {
-      if (devices.length > 0) steps.push({ day, from, to: from + HOUR_MICROSECONDS, devices });
+      if (devices.length > 0) steps.push({ tables, from, to: from + HOUR_MICROSECONDS, devices });
       devices = [];
       messages = 0;
     };
     for (const row of ofHour) {
       if (row.messages > MESSAGES_PER_STEP) {
-        steps.push(...slices(day, from, row.device, Math.ceil(row.messages / MESSAGES_PER_STEP)));
+        steps.push(...slices(tables, from, row.device, Math.ceil(row.messages / MESSAGES_PER_STEP)));
         continue;
       }
       if (messages + row.messages > MESSAGES_PER_STEP) end();
@@ -78,10 +89,10 @@ export async function dueSteps(client: Client, day: string, until: number): Prom
 }
 
 /** One device that has more than a step takes: part of the hour at a time. */
-function slices(day: string, from: number, device: number, count: number): CompactionStep[] {
+function slices(tables: DayOfMessages, from: number, device: number, count: number): CompactionStep[] {
   const edge = (i: number) => from + Math.round((HOUR_MICROSECONDS * i) / count);
   return Array.from({ length: count }, (_, i) => ({
-    day,
+    tables,
     from: edge(i),
     to: edge(i + 1),
     devices: [device],

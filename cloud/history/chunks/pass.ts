@@ -5,7 +5,7 @@
  */
 import type { ClientBase } from 'pg';
 import { type CompactionCount, type CompactionStep, compact } from './compact.ts';
-import { closedUntil, daysOfMessages, dueSteps } from './due.ts';
+import { closedUntil, type DayOfMessages, daysOfMessages, dueSteps } from './due.ts';
 import type { Shapes } from './shapes.ts';
 
 export interface PassOptions {
@@ -26,10 +26,11 @@ const LOCK_TIMEOUT_MS = 500;
 export async function compactAll(options: PassOptions): Promise<CompactionCount> {
   const { client, nowMs, signal } = options;
   let total = NOTHING;
-  for (const day of await daysOfMessages(client, nowMs)) {
+  for (const tables of await daysOfMessages(client, nowMs)) {
+    const { day } = tables;
     const until = closedUntil(day, nowMs, options.graceMs);
     let ofDay = 0;
-    for (const step of await dueSteps(client, day, until)) {
+    for (const step of await dueSteps(client, tables, until)) {
       if (signal?.aborted) return total;
       const count = await compactOrHalve(options, step);
       if (!count) return total;
@@ -37,9 +38,9 @@ export async function compactAll(options: PassOptions): Promise<CompactionCount>
       total = sum(total, count);
     }
     if (ofDay === 0 || signal?.aborted) continue;
-    await client.query(`vacuum holdfast.message_${day}, holdfast.chunk_${day}`);
+    await client.query(`vacuum ${tables.message}, ${tables.chunk}`);
     if (closedUntil(day, nowMs, options.graceMs) < closedUntil(day, Number.MAX_SAFE_INTEGER, 0)) continue;
-    await emptyDay(client, day).catch(() => {});
+    await emptyDay(client, tables).catch(() => {});
   }
   return total;
 }
@@ -57,7 +58,7 @@ async function compactOrHalve(options: PassOptions, step: CompactionStep): Promi
     await client.query('select');
     const { devices } = step;
     if (devices.length === 1) {
-      onFailure(`device ${devices[0]}, ${step.day}: ${(error as Error).message}`);
+      onFailure(`device ${devices[0]}, ${step.tables.day}: ${(error as Error).message}`);
       return NOTHING;
     }
     const middle = devices.length >> 1;
@@ -79,15 +80,16 @@ const sum = (a: CompactionCount, b: CompactionCount): CompactionCount => ({
  * Its index is given back only so. Whoever writes at this moment waits for a blink, or is not disturbed at all. TRUNCATE hides rows from
  * those, too, whose snapshot still has them, as that of a dump; VACUUM has left nothing only where nobody has.
  */
-async function emptyDay(client: ClientBase, day: string): Promise<void> {
+async function emptyDay(client: ClientBase, { message }: DayOfMessages): Promise<void> {
   await client.query('begin');
   try {
     await client.query(`set local lock_timeout = ${LOCK_TIMEOUT_MS}`);
-    await client.query(`lock table holdfast.message_${day} in access exclusive mode`);
+    await client.query(`lock table ${message} in access exclusive mode`);
     const { rows } = await client.query<{ empty: boolean }>(
-      `select pg_relation_size('holdfast.message_${day}') = 0 as empty`,
+      'select pg_relation_size($1::regclass) = 0 as empty',
+      [message],
     );
-    if (rows[0]!.empty) await client.query(`truncate holdfast.message_${day}`);
+    if (rows[0]!.empty) await client.query(`truncate ${message}`);
     await client.query('commit');
   } catch (error) {
     await client.query('rollback');

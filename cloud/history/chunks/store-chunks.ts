@@ -50,7 +50,7 @@ export function chunkOf(row: ChunkRow): Chunk {
 export async function insertChunk(client: Client, table: string, chunk: Chunk): Promise<void> {
   await client.query({
     name: `insert ${table}`,
-    text: `insert into holdfast.${table} (at, until, device, shape, log, kind, messages, numbers, forms, bases, steps, places,
+    text: `insert into ${table} (at, until, device, shape, log, kind, messages, numbers, forms, bases, steps, places,
              body, floats, words, claimed_at)
            values (${asTime('$1')}, ${asTime('$2')}, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
              (select array_agg(${asTime('t')} order by i) from unnest($16::bigint[]) with ordinality as u (t, i)))`,
@@ -74,7 +74,7 @@ export async function takeSmallChunks(
   messagesBelow: number,
 ): Promise<Chunk[]> {
   const { rows } = await client.query<ChunkRow>(
-    `delete from holdfast.${table} where device = any ($1) and messages < $2 returning ${CHUNK_COLUMNS}`,
+    `delete from ${table} where device = any ($1) and messages < $2 returning ${CHUNK_COLUMNS}`,
     [devices, messagesBelow],
   );
   return rows.map(chunkOf);

@@ -11,7 +11,7 @@
  * `buckets.ts`.
  */
 import type { Pool } from 'pg';
-import { hotDays } from './days.ts';
+import { hotTables } from './days.ts';
 import { type Bucket, LARGE, LARGE_UNIT, meanOf } from './fold.ts';
 import { DAY_US, HOUR_US, type Range, timestampOf } from './micros.ts';
 import type { Series } from './series.ts';
@@ -91,10 +91,10 @@ const chunkTimes = ({ from, to }: Range): [string, string] => [
 /** @returns what to read rows from; null when there are none */
 async function hotSource(pool: Pool, range: Range): Promise<string | null> {
   if (range.to - range.from <= FEW_DAYS_US) return 'holdfast.message';
-  const days = await hotDays(pool, range);
-  if (days.length === 0) return null;
-  if (days.length > HOT_DAYS_MAX) return 'holdfast.message';
-  return `(${days.map(day => `select * from holdfast.message_${day}`).join(' union all ')})`;
+  const tables = await hotTables(pool, range);
+  if (tables.length === 0) return null;
+  if (tables.length > HOT_DAYS_MAX) return 'holdfast.message';
+  return `(${tables.map(table => `select * from ${table}`).join(' union all ')})`;
 }
 
 const ORIGIN = `timestamptz '1970-01-01 00:00:00Z'`;

@@ -10,9 +10,8 @@ import { DAY_US, dayOf, type Range } from './micros.ts';
 export async function storedDays(pool: Pool, range: Range): Promise<number[]> {
   const { rows } = await pool.query<{ day: string }>({
     name: 'holdfast stored days',
-    text: `select distinct right(c.relname, 8) as day from pg_inherits p join pg_class c on c.oid = p.inhrelid
-            where p.inhparent in ('holdfast.message'::regclass, 'holdfast.chunk'::regclass)
-              and c.relname ~ '_\\d{8}$' and right(c.relname, 8) between $1 and $2 order by 1`,
+    text: `select distinct to_char(day, 'YYYYMMDD') as day from holdfast.day_tables()
+            where day between to_date($1, 'YYYYMMDD') and to_date($2, 'YYYYMMDD') order by 1`,
     values: [dayOf(range.from), dayOf(range.to - 1)],
   });
   return rows.map(({ day }) => beginOfDay(day));
@@ -21,17 +20,17 @@ export async function storedDays(pool: Pool, range: Range): Promise<number[]> {
 /**
  * A day that is compacted has an empty table; a long range has hundreds of those, and looking into each would
  * take longer than all the rest. What is written to one of them from now on came after the question.
- * @returns `YYYYMMDD`
+ * @returns their tables
  */
-export async function hotDays(pool: Pool, range: Range): Promise<string[]> {
-  const { rows } = await pool.query<{ day: string }>({
+export async function hotTables(pool: Pool, range: Range): Promise<string[]> {
+  const { rows } = await pool.query<{ relation: string }>({
     name: 'holdfast hot days',
-    text: `select right(c.relname, 8) as day from pg_inherits p join pg_class c on c.oid = p.inhrelid
-            where p.inhparent = 'holdfast.message'::regclass and c.relname ~ '^message_\\d{8}$'
-              and c.relname between $1 and $2 and pg_relation_size(c.oid) > 0 order by 1`,
-    values: [`message_${dayOf(range.from)}`, `message_${dayOf(range.to - 1)}`],
+    text: `select relation::text from holdfast.day_tables()
+            where parent = 'message' and day between to_date($1, 'YYYYMMDD') and to_date($2, 'YYYYMMDD')
+              and pg_relation_size(relation) > 0 order by day`,
+    values: [dayOf(range.from), dayOf(range.to - 1)],
   });
-  return rows.map(({ day }) => day);
+  return rows.map(({ relation }) => relation);
 }
 
 /** The part of the range that lies within stored days; null when there is none. */

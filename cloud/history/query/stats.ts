@@ -3,6 +3,7 @@
  * every row of a day.
  */
 import type { Pool } from 'pg';
+import type { DayTables } from '../day-tables.ts';
 
 export interface DayStats {
   /** `YYYY-MM-DD`, by UTC. */
@@ -20,22 +21,11 @@ export interface TableStats {
   readonly summaryBytes: number;
 }
 
-/** @returns `YYYYMMDD`, the earliest first */
-export async function daysWithTables(pool: Pool): Promise<string[]> {
-  const { rows } = await pool.query<{ day: string }>(
-    `select distinct right(c.relname, 8) as day from pg_inherits p join pg_class c on c.oid = p.inhrelid
-      where p.inhparent in ('holdfast.message'::regclass, 'holdfast.chunk'::regclass)
-        and c.relname ~ '_\\d{8}$' order by 1`,
-  );
-  return rows.map(({ day }) => day);
-}
-
-/** @param day of {@link daysWithTables} */
-export async function dayStats(pool: Pool, day: string): Promise<DayStats> {
+export async function dayStats(pool: Pool, { day, message, chunk }: DayTables): Promise<DayStats> {
   const { rows } = await pool.query<{ messageBytes: number; chunkBytes: number }>(
     `select coalesce(pg_total_relation_size(to_regclass($1)), 0)::float8 as "messageBytes",
             coalesce(pg_total_relation_size(to_regclass($2)), 0)::float8 as "chunkBytes"`,
-    [`holdfast.message_${day}`, `holdfast.chunk_${day}`],
+    [message, chunk],
   );
   const [hotReadings, chunkReadings] = [
     await countReadings(pool, 'message', day, 'count(*)'),
