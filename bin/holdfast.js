@@ -53,7 +53,7 @@ const commands = {
   },
   history: {
     entry: 'cloud/commands/history-command.ts',
-    does: 'writes readings to a file; tells how much room history takes',
+    does: 'writes readings to a file; tells how much room history takes; moves it to TimescaleDB',
   },
   channels: {
     entry: 'cloud/commands/channels-command.ts',

@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { isNatsAddress, NATS_ADDRESS_RULE } from '../protocol/nats-address.ts';
 import { PARTITIONS_DEFAULT } from '../protocol/subjects.ts';
 import type { Retention } from './history/retention.ts';
+import type { TimescaleWish } from './history/timescale.ts';
 
 const MiB = 1024 * 1024;
 const DAY_MS = 86_400_000;
@@ -49,6 +50,8 @@ const Environment = z.object({
   HOLDFAST_RETENTION_INCIDENT_DAYS: whole.min(31).max(36_500).default(730),
   /** An hour is over that long after its end, and is compacted. */
   HOLDFAST_COMPACT_AFTER_MINUTES: z.coerce.number().min(0).default(10),
+  /** `off`: history stays on plain tables, though the server has TimescaleDB. */
+  HOLDFAST_TIMESCALE: z.enum(['auto', 'off']).default('auto'),
   HOLDFAST_TWIN_TTL_DAYS: z.coerce.number().positive().default(30),
   /** A twin that its gateway has not heard for that long leaves memory, and comes back with its next reading. */
   HOLDFAST_TWIN_IDLE_MINUTES: z.coerce.number().positive().default(60),
@@ -80,6 +83,7 @@ export interface CloudConfig {
   /** Of incidents, from their end. */
   incidentRetentionMs: number;
   compactAfterMs: number;
+  timescale: TimescaleWish;
   twinTtlSeconds: number;
   twinIdleMs: number;
   /** Null: changes over loopback only. */
@@ -126,6 +130,7 @@ export function readCloudConfig(
       },
       incidentRetentionMs: env.HOLDFAST_RETENTION_INCIDENT_DAYS * DAY_MS,
       compactAfterMs: env.HOLDFAST_COMPACT_AFTER_MINUTES * 60_000,
+      timescale: env.HOLDFAST_TIMESCALE,
       twinTtlSeconds: Math.round((env.HOLDFAST_TWIN_TTL_DAYS * DAY_MS) / 1000),
       twinIdleMs: env.HOLDFAST_TWIN_IDLE_MINUTES * 60_000,
       adminToken: env.HOLDFAST_ADMIN_TOKEN ?? null,

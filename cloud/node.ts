@@ -76,7 +76,8 @@ export async function startCloudNode(
   onClose('PostgreSQL', () => pool.end());
   const history = await attempt(() => migrateUnhurried(config));
   if (!history.ok) return refuse(`PostgreSQL: ${history.reason}`);
-  const { historyId, partitions } = history.value;
+  const { historyId, partitions, timescale } = history.value;
+  logger.info(timescale, `history: on ${timescale.on === 'stock' ? 'stock PostgreSQL' : 'TimescaleDB'}`);
   if (partitions !== config.partitions) {
     logger.info({ partitions }, 'the history was made with another number of partitions, which it keeps');
   }

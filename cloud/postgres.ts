@@ -66,7 +66,7 @@ export function openLeasePool(url: string): pg.Pool {
 
 /** A migration may take long; waiting for one that another node applies, too. */
 export async function migrateUnhurried(
-  config: Pick<CloudConfig, 'postgresUrl' | 'partitions'>,
+  config: Pick<CloudConfig, 'postgresUrl' | 'partitions' | 'timescale'>,
 ): ReturnType<typeof migrate> {
   const pool = new pg.Pool({
     connectionString: config.postgresUrl,
@@ -79,7 +79,7 @@ export async function migrateUnhurried(
     const startedAt = performance.now();
     for (;;) {
       try {
-        return await migrate(pool, config.partitions);
+        return await migrate(pool, config.partitions, config.timescale);
       } catch (error) {
         const starting = (error as { code?: string }).code === CANNOT_CONNECT_NOW;
         if (!starting || performance.now() - startedAt > STARTING_MS) throw error;

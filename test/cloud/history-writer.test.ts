@@ -350,7 +350,7 @@ test('days are made as their data comes, over eighty days, whatever the time zon
     times,
   );
   const { rows } = await pool.query(
-    `select count(*)::int as days from pg_inherits where inhparent = 'holdfast.message'::regclass`,
+    `select count(*)::int as days from holdfast.day_tables() where parent = 'message'`,
   );
   assert.equal(rows[0].days, 81);
 });

@@ -110,6 +110,12 @@ test('days are made once, whoever asks, and are days of UTC whatever the time zo
     );
   await row('2026-01-15T00:00:00Z');
   await row('2026-01-15T23:59:59.999999Z');
-  await assert.rejects(row('2026-01-14T23:59:59.999Z'), /no partition/);
-  await assert.rejects(row('2026-01-16T00:00:00Z'), /no partition/);
+  // On stock PostgreSQL they have no table, on TimescaleDB one of their own.
+  for (const beside of ['2026-01-14T23:59:59.999Z', '2026-01-16T00:00:00Z'])
+    await row(beside).catch(() => {});
+  const { rows } = await pool.query(
+    `select (select count(*)::int from holdfast.message where tableoid = relation) as rows
+       from holdfast.day_tables() where parent = 'message' and day = '2026-01-15'`,
+  );
+  assert.deepEqual(rows, [{ rows: 2 }]);
 });

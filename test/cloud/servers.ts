@@ -1,14 +1,25 @@
-/** Real servers for the tests of this folder, each file its own; everything is gone when the file ends. */
+/**
+ * Real servers for the tests of this folder, each file its own; everything is gone when the file ends. With
+ * HOLDFAST_TEST_TIMESCALE_URL, a superuser's, databases are made on the TimescaleDB there in place of a PostgreSQL of the
+ * file's own.
+ */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after } from 'node:test';
 import pg from 'pg';
 import { pino } from 'pino';
+import type { TimescaleWish } from '../../cloud/history/timescale.ts';
 import { migrate } from '../../cloud/migrate.ts';
 import type { Binaries } from '../../deploy/local/binaries.ts';
 import { defaultCacheDirectory, findBinaries } from '../../deploy/local/find-servers.ts';
-import { type Server, startNats, startPostgres, startRedis } from '../../deploy/local/servers.ts';
+import {
+  externalServer,
+  type Server,
+  startNats,
+  startPostgres,
+  startRedis,
+} from '../../deploy/local/servers.ts';
 
 export const silentLogger = pino({ level: 'silent' });
 
@@ -46,23 +57,61 @@ async function started(name: keyof typeof starters): Promise<Server> {
 
 export const startTestRedis = (): Promise<Server> => started('redis');
 export const startTestNats = (): Promise<Server> => started('nats');
-export const startTestPostgres = (): Promise<Server> => started('postgres');
+export const startTestPostgres = async (): Promise<Server> =>
+  timescaleUrl ? sharedPostgres(timescaleUrl) : started('postgres');
 
-let databases = 0;
+/** Undefined: the tests run on stock PostgreSQL. */
+export const timescaleUrl = process.env.HOLDFAST_TEST_TIMESCALE_URL || undefined;
+
+const databases: string[] = [];
+
+/** Others use it as well: to our own databases it is dead when it was killed, and they are gone at the end. */
+function sharedPostgres(url: string): Server {
+  const alive = async (allowed: boolean) => {
+    for (const name of databases) {
+      await administer(url, `alter database ${name} allow_connections ${allowed}`);
+      if (!allowed) await administer(url, terminated(name));
+    }
+  };
+  atEnd(async () => {
+    for (const name of databases) await administer(url, `drop database if exists ${name} with (force)`);
+  });
+  return {
+    ...externalServer('postgres', url),
+    stop: () => alive(false),
+    kill: () => alive(false),
+    start: () => alive(true),
+  };
+}
+
+const terminated = (database: string): string =>
+  `select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = '${database}'`;
+
+async function administer(url: string, statement: string): Promise<void> {
+  const administrator = new pg.Client({ connectionString: url });
+  await administrator.connect();
+  try {
+    await administrator.query(statement);
+  } finally {
+    await administrator.end();
+  }
+}
 
 /** A database of its own with the schema in it, and a pool on it that survives the server's death. */
 export async function freshDatabase(
   server: Server,
-  options: { readonly sessionTimeZone?: string; readonly poolMax?: number } = {},
+  options: {
+    readonly sessionTimeZone?: string;
+    readonly poolMax?: number;
+    readonly timescale?: TimescaleWish;
+  } = {},
 ): Promise<pg.Pool> {
-  const name = `t${++databases}`;
-  const administrator = new pg.Client({ connectionString: server.url });
-  await administrator.connect();
-  await administrator.query(`create database ${name}`);
+  const name = `holdfast_test_${process.pid}_${databases.length + 1}`;
+  databases.push(name);
+  await administer(server.url, `create database ${name}`);
   if (options.sessionTimeZone) {
-    await administrator.query(`alter database ${name} set timezone = '${options.sessionTimeZone}'`);
+    await administer(server.url, `alter database ${name} set timezone = '${options.sessionTimeZone}'`);
   }
-  await administrator.end();
   const url = new URL(server.url);
   url.pathname = `/${name}`;
   const pool = new pg.Pool({
@@ -72,7 +121,7 @@ export async function freshDatabase(
   });
   pool.on('error', () => {});
   atEnd(() => pool.end());
-  await migrate(pool, 64);
+  await migrate(pool, 64, options.timescale);
   return pool;
 }
 

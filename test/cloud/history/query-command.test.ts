@@ -136,8 +136,9 @@ test('the room that history takes, by day and altogether', async () => {
   assert.equal(total.bytes, bytes);
   assert.equal(total.bytesPerReading, bytes / 60);
   const { rows } = await scene.pool.query(
-    `select pg_total_relation_size('holdfast.chunk_20260110')::int as chunks,
-            pg_total_relation_size('holdfast.aggregate')::int as aggregates`,
+    `select pg_total_relation_size(relation)::int as chunks,
+            pg_total_relation_size('holdfast.aggregate')::int as aggregates
+       from holdfast.day_tables() where parent = 'chunk' and day = '2026-01-10'`,
   );
   assert.deepEqual([days[0].chunkBytes, total.aggregateBytes], [rows[0].chunks, rows[0].aggregates]);
 
