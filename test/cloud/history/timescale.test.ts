@@ -199,7 +199,10 @@ test('writers and compaction go on while history is moved: every number once', {
       }
     }
   };
-  const others = [work(storeUntilTaken), work(() => compactEverything(pool, DAY + 4 * DAY_MS))];
+  // Where days are copied their old tables are gone: the next pass finds the new ones.
+  const compactMeanwhile = () =>
+    compactEverything(pool, DAY + 4 * DAY_MS).catch(error => assert.match(error.message, /does not exist/));
+  const others = [work(storeUntilTaken), work(compactMeanwhile)];
   const moved = await moveToTimescale(pool);
   moving = false;
   await Promise.all(others);
