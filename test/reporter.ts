@@ -3,11 +3,14 @@
  */
 import { inspect } from 'node:util';
 
-/** One finished test of a file. */
+/** What a test says with `diagnostic` and this before it is shown, though it passed. */
+const NOTE = 'note: ';
+
+/** One finished test of a file, or a note. */
 export interface Finished {
   /** With the names of the tests around it. */
   readonly name: string;
-  readonly outcome: 'passed' | 'failed' | 'skipped';
+  readonly outcome: 'passed' | 'failed' | 'skipped' | 'noted';
   /** Why it was skipped, or how it failed. */
   readonly detail: string;
 }
@@ -16,6 +19,7 @@ interface TestEvent {
   readonly type: string;
   readonly data: {
     readonly name: string;
+    readonly message?: string;
     readonly nesting: number;
     readonly skip?: string | boolean;
     readonly todo?: string | boolean;
@@ -35,6 +39,10 @@ export default async function* report(events: AsyncIterable<TestEvent>): AsyncGe
     if (type === 'test:start') {
       around.length = data.nesting;
       around.push(data.name);
+    }
+    if (type === 'test:diagnostic' && data.message?.startsWith(NOTE)) {
+      const note: Finished = { name: data.message.slice(NOTE.length), outcome: 'noted', detail: '' };
+      yield `${JSON.stringify(note)}\n`;
     }
     if (type !== 'test:pass' && type !== 'test:fail') continue;
     const finished = finishedTest(type, data, [...around.slice(0, data.nesting), data.name].join(' › '));

@@ -151,6 +151,7 @@ async function runJob(job: Job): Promise<void> {
     ...(skips.length > 0 ? [`${skips.length} skipped`] : []),
   ];
   say(`${failed.length > 0 ? 'not ok' : '    ok'}  ${job.name}  ${counts.join(', ')}  (${seconds} s)`);
+  for (const { name, outcome } of finished) if (outcome === 'noted') say(indented(`    ${name}`));
   for (const { name, detail } of failed) {
     const text = `${job.name} › ${name}\n${indented(shortened(detail))}`;
     failures.push(text);

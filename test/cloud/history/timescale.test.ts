@@ -26,7 +26,8 @@ const { rows: versions } = await fresh.query<{ server_version: string }>('show s
 const place =
   timescale.on === 'stock' ? 'stock' : `TimescaleDB ${timescale.version} (licence: ${timescale.licence}) on`;
 
-test(`the history suite runs on ${place} PostgreSQL ${versions[0]!.server_version}`, () => {
+test('where the history suite runs is said, and is what was asked for', t => {
+  t.diagnostic(`note: history runs on ${place} PostgreSQL ${versions[0]!.server_version}`);
   assert.ok(Number.parseInt(versions[0]!.server_version, 10) >= 15);
   assert.equal(timescale.on, timescaleUrl ? 'timescale' : 'stock');
 });
