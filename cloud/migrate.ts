@@ -46,6 +46,10 @@ export async function migrate(
 /** Readings go along. @returns null when the database holds no history of this version */
 export async function moveToTimescale(pool: Pool): Promise<Timescale | null> {
   return migrating(pool, async client => {
+    const there = await client.query(
+      `select from pg_class where oid = to_regclass('public.holdfast_migration')`,
+    );
+    if (there.rowCount === 0) return null;
     const applied = await appliedTo(client);
     const needed = (await readdir(FOLDER)).filter(file => file.endsWith('.sql'));
     if (!needed.every(name => applied.has(name))) return null;

@@ -10,6 +10,13 @@
 select set_config('search_path', 'holdfast, public, ' || extnamespace::regnamespace::text, true)
   from pg_extension where extname = 'timescaledb';
 
+-- Whoever ended the command has closed the connection: nothing is held for him any longer, where the server can tell.
+do $$
+begin
+  perform set_config('client_connection_check_interval', '5s', true);
+exception when invalid_parameter_value then null;
+end $$;
+
 -- Who compacts holds it while he reads the one table and is about to write the other: without it we would wait for each other.
 select pg_advisory_xact_lock(hashtext('holdfast.compaction'));
 

@@ -57,13 +57,18 @@ async function started(name: keyof typeof starters): Promise<Server> {
 
 export const startTestRedis = (): Promise<Server> => started('redis');
 export const startTestNats = (): Promise<Server> => started('nats');
-export const startTestPostgres = async (): Promise<Server> =>
-  timescaleUrl ? sharedPostgres(timescaleUrl) : started('postgres');
+export async function startTestPostgres(): Promise<Server> {
+  if (!timescaleUrl) return started('postgres');
+  shared ??= sharedPostgres(timescaleUrl);
+  return shared;
+}
 
 /** Undefined: the tests run on stock PostgreSQL. */
 export const timescaleUrl = process.env.HOLDFAST_TEST_TIMESCALE_URL || undefined;
 
 const databases: string[] = [];
+/** One for the file: its databases go last of all, when nobody is connected any more. */
+let shared: Server | undefined;
 
 /** Others use it as well: to our own databases it is dead when it was killed, and they are gone at the end. */
 function sharedPostgres(url: string): Server {

@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { registerHistoryRoutes } from '../../../cloud/api/history-routes.ts';
 import type { GatewayLink } from '../../../cloud/gateway-link.ts';
 import { listen, newApp } from '../../../cloud/web-server.ts';
-import { atEnd } from '../servers.ts';
+import { atEnd, freshDatabase, startTestPostgres, timescaleUrl } from '../servers.ts';
 import { DAY, DAY_MS, HOUR_MS, openQueryScene, SITE } from './query-scene.ts';
 
 const scene = await openQueryScene();
@@ -147,4 +147,26 @@ test('the room that history takes, by day and altogether', async () => {
   assert.match(text.stdout, /^2026-01-11 .* 24 +24 /m);
   assert.match(text.stdout, /for 60 readings: [\d.]+ bytes per reading\.\n$/);
   assert.equal((await run(['stats'], { HOLDFAST_POSTGRES_URL: '' })).code, 2);
+});
+
+test('to-timescale tells where history is, or why it stays where it is', async () => {
+  const moved = await run(['to-timescale'], { HOLDFAST_POSTGRES_URL: scene.url });
+  if (timescaleUrl) {
+    assert.equal(moved.code, 0, moved.stderr);
+    assert.match(moved.stdout, /^History is on TimescaleDB [\d.]+ \(licence: \w+\) already\.\n$/);
+    const stock = await freshDatabase(await startTestPostgres(), { timescale: 'off' });
+    const answer = await run(['to-timescale', '--json'], {
+      HOLDFAST_POSTGRES_URL: stock.options.connectionString!,
+    });
+    assert.equal(JSON.parse(answer.stdout).moved, true, answer.stderr);
+  } else {
+    assert.equal(moved.code, 1);
+    assert.match(moved.stderr, /nothing was moved: the server has no TimescaleDB/);
+  }
+  const elsewhere = new URL(scene.url);
+  elsewhere.pathname = '/template1';
+  const empty = await run(['to-timescale'], { HOLDFAST_POSTGRES_URL: elsewhere.href });
+  assert.equal(empty.code, 1);
+  assert.match(empty.stderr, /no history of this version/);
+  assert.equal((await run(['to-timescale'], { HOLDFAST_POSTGRES_URL: '' })).code, 2);
 });

@@ -30,6 +30,7 @@ test('where the history suite runs is said, and is what was asked for', t => {
   t.diagnostic(`note: history runs on ${place} PostgreSQL ${versions[0]!.server_version}`);
   assert.ok(Number.parseInt(versions[0]!.server_version, 10) >= 15);
   assert.equal(timescale.on, timescaleUrl ? 'timescale' : 'stock');
+  if (timescale.on === 'stock') assert.equal(timescale.why, 'the server has no TimescaleDB');
 });
 
 /** Of both kinds of rows over three days, late ones among them. */
