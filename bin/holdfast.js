@@ -55,6 +55,10 @@ const commands = {
     entry: 'cloud/commands/history-command.ts',
     does: 'writes readings to a file; tells how much room history takes; moves it to TimescaleDB',
   },
+  backup: {
+    entry: 'cloud/commands/backup-command.ts',
+    does: 'notes what a dump of the database has, so that gateways may give it back',
+  },
   channels: {
     entry: 'cloud/commands/channels-command.ts',
     does: 'who is told of incidents: webhooks and NATS subjects',

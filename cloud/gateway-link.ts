@@ -144,21 +144,28 @@ export async function openGatewayLink(options: {
       const reason = `this cloud reads wire version ${WIRE_VERSION}, the gateway writes ${hello.wireVersions.join(', ')}`;
       return { outcome: 'refused', reason };
     }
-    const { rows } = await pool.query<{ settled: Record<string, string>; cursors: CursorRow[] }>(
+    const { rows } = await pool.query<{
+      settled: Record<string, string>;
+      covered: Record<string, string>;
+      cursors: CursorRow[];
+    }>(
       `select coalesce((select json_object_agg(log_id, settled::text) from holdfast.gateway_log
                          where site = $1 and gateway = $2 and log_id = any ($3)), '{}') as settled,
+              coalesce((select json_object_agg(log_id, covered::text) from holdfast.gateway_log
+                         where site = $1 and gateway = $2 and log_id = any ($3) and covered <> '{}'), '{}') as covered,
               coalesce((select json_agg(json_build_object(
                           'lane', lane, 'created', stream_created, 'sequence', stream_sequence))
                           from holdfast.stream_cursor where partition = $4), '[]') as cursors`,
       [site, gateway, hello.logs, partitionOf(site, options.partitions)],
     );
-    const { settled, cursors } = rows[0]!;
+    const { settled, covered, cursors } = rows[0]!;
     return {
       outcome: 'welcome',
       historyId: options.historyId,
       partitions: options.partitions,
       stream: positionIn(await options.streamCreated(), new Map(cursors.map(row => [row.lane, row]))),
       settled,
+      covered,
     };
   }
 

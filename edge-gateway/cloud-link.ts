@@ -76,6 +76,8 @@ export function openCloudLink(options: {
   logger: Logger;
   /** `whole`: it is all that history has settled of the logs asked about, else what came on top. */
   onSettled: (settled: Readonly<Record<string, RangeSet>>, stream: StreamPosition, whole: boolean) => void;
+  /** What of the logs asked about a confirmed backup of history has, all of it. */
+  onCovered: (covered: Readonly<Record<string, RangeSet>>) => void;
   /** The cloud keeps another history than before: nothing that was settled counts. */
   onOtherHistory: () => void;
   /** Something was told that may allow to go on. */
@@ -207,6 +209,7 @@ export function openCloudLink(options: {
     }
     historyId = reply.historyId;
     options.onSettled(reply.settled, reply.stream, whole);
+    options.onCovered(reply.covered);
     welcome = { partitions: reply.partitions, streamCreated: reply.stream.created };
     if (lastReason) logger.info('uplink: the cloud answers');
     lastReason = '';

@@ -139,7 +139,14 @@ export function startUplink(options: {
     logger,
     logs: logsAtWork,
     onSettled,
-    onOtherHistory: () => plans.clear(),
+    onCovered(covered) {
+      for (const { logId } of logsAtWork()) buffer.cover(logId, covered[logId] ?? RangeSet.empty);
+    },
+    onOtherHistory() {
+      plans.clear();
+      // Its backups have nothing of these, whether this hello asked about them or not (A).
+      for (const { logId } of buffer.logs()) buffer.cover(logId, RangeSet.empty);
+    },
     onNews: alarm.ring,
   });
   const running = run();

@@ -97,6 +97,8 @@ export const HelloReply = z.discriminatedUnion('outcome', [
     stream: StreamPosition,
     /** Settled sequences per log id. */
     settled: z.record(logIdText, rangesText),
+    /** The part of it that a confirmed backup of history has. An older cloud does not say it: nothing. */
+    covered: z.record(logIdText, rangesText).default({}),
   }),
   z.object({ outcome: z.literal('refused'), reason: z.string() }),
   /** Not now; ask again. */

@@ -31,6 +31,9 @@ export const limits = {
   /** Bytes that a batch may inflate to; the decoder stops there. */
   batchInflatedBytesMax: 16 * 1024 * 1024,
 
+  /** How long gateways keep what history has settled, while they have room and no confirmed backup has it. */
+  keepSettledMs: 72 * 3_600_000,
+
   /** A device timestamp this far ahead of the gateway's clock is ordered by arrival and flagged. */
   futureToleranceMs: 5 * 60_000,
   /** A device timestamp before this is from a clock that was never set: the reading is ordered by arrival and flagged. */

@@ -1,9 +1,10 @@
-/** Registry, maintenance and quarantine over HTTP, put together for a node. */
+/** Registry, maintenance, quarantine and backups over HTTP, put together for a node. */
 
 import type { TemplatedApp } from 'uWebSockets.js';
 import type { JetStreamClient } from '@nats-io/jetstream';
 import type { Pool } from 'pg';
 import type { ChangeAccess } from '../api/http.ts';
+import { registerBackupRoutes } from '../backup/routes.ts';
 import type { Dictionary } from '../history/dictionary.ts';
 import { registerQuarantineRoutes } from '../quarantine/routes.ts';
 import { tellTwins } from '../quarantine/tell-twins.ts';
@@ -39,6 +40,7 @@ export function registerRegistryApi(options: {
     });
   registerRegistryRoutes(options);
   registerMaintenanceRoutes(options);
+  registerBackupRoutes(options);
   registerQuarantineRoutes({
     ...options,
     context: { pool, dictionary, registry: registry.site, retentionMs, now: Date.now },

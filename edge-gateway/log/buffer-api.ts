@@ -122,6 +122,12 @@ export interface DiskBuffer {
    */
   settle(logId: LogId, settled: RangeSet, whole?: boolean): void;
   /**
+   * What of the log a confirmed backup of history has, all of it: takes the place of what was said before, and is forgotten at
+   * the end of the process. Segments that are settled and in it as a whole are given back within seconds, but for the
+   * newest `CompactionOptions.keepMessages`. Unknown logs are ignored.
+   */
+  cover(logId: LogId, covered: RangeSet): void;
+  /**
    * The newest durable frames over all logs, oldest of them first: for recognising re-deliveries at start. Up to
    * `CompactionOptions.keepMessages` of them are there as frames, if they take no more than a quarter of the buffer.
    * A log that cannot be read for now is left out.

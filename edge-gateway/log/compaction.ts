@@ -14,7 +14,7 @@ import type { BlocksTarget } from './blocks-writer.ts';
 import type { BufferLogger, CompactionOptions } from './buffer-api.ts';
 import type { Job, JobOutcome } from './compaction-job.ts';
 import { codeOf, type FileOperations } from './files.ts';
-import { type LogState, noteLost, noteSettledSegments } from './log-state.ts';
+import { type LogState, noteLost, noteSettledSegments, olderThanNewest } from './log-state.ts';
 import { type BlockSegment, blocksPath, newBlockSegment, type Segment } from './segment.ts';
 import { isMarked } from './sent-marks.ts';
 import type { Space } from './space.ts';
@@ -114,17 +114,10 @@ export function createCompaction(
 
   /** What is to become blocks sooner or later, the newest first. */
   function* compactable(): Generator<Candidate> {
-    let messagesBehind = 0;
-    let bytesBehind = 0;
-    for (const log of logs.toReversed()) {
-      for (const segment of log.segments.toReversed()) {
-        const { firstSequence, nextSequence } = segment;
-        const old = messagesBehind >= o.keepMessages || bytesBehind >= o.bytesMax / 4;
-        messagesBehind += nextSequence - firstSequence;
-        bytesBehind += segment.bytes;
-        const isOfFrames = segment.form === 'frames' && segment.sealed && nextSequence > firstSequence;
-        if (old && isOfFrames && segment.settledAtMs === null) yield { log, segment };
-      }
+    for (const old of olderThanNewest(logs, { messages: o.keepMessages, bytesMax: o.bytesMax / 4 })) {
+      const { form, sealed, firstSequence, nextSequence, settledAtMs } = old.segment;
+      const isOfFrames = form === 'frames' && sealed && nextSequence > firstSequence;
+      if (isOfFrames && settledAtMs === null) yield old;
     }
   }
 

@@ -16,6 +16,7 @@
  */
 import { join } from 'node:path';
 import { type LogId, newLogId } from '../../protocol/ids.ts';
+import { limits } from '../../protocol/limits.ts';
 import { hasBug } from '../../protocol/planted-bug.ts';
 import { RangeSet } from '../../protocol/range-set.ts';
 import type { BufferOptions, BufferStats, DiskBuffer, OpenOutcome } from './buffer-api.ts';
@@ -57,7 +58,6 @@ export type { FileOperations } from './files.ts';
 export type { Frame, Message } from './frame.ts';
 
 const MIB = 1024 * 1024;
-const KEEP_SETTLED_MS = 72 * 3_600_000;
 const RECENT_BYTES_MAX = 4 * MIB;
 const HOUSEKEEPING_MS = 10_000;
 
@@ -137,16 +137,20 @@ function startBuffer(
   const { claim, mark } = createSentMarks({ files, logger });
   const durableListeners = new Set<() => void>();
   const spaceListeners = new Set<() => void>();
+  /** Room for a file in the making: blocks take less than half of what they are made of, or are not made. */
+  const reserveBytes = options.compaction ? Math.floor(segmentBytesMax / 2) : 0;
   const space = createSpace({
     files,
     logs,
     foreignBytes: recovered.foreignBytes,
-    keepSettledMs: options.keepSettledMs ?? KEEP_SETTLED_MS,
+    keepSettledMs: options.keepSettledMs ?? limits.keepSettledMs,
+    keepNewest: {
+      messages: options.compaction?.keepMessages ?? 0,
+      bytesMax: (bytesMax - reserveBytes) / 4,
+    },
     nowMs,
     logger,
   });
-  /** Room for a file in the making: blocks take less than half of what they are made of, or are not made. */
-  const reserveBytes = options.compaction ? Math.floor(segmentBytesMax / 2) : 0;
   let messagesRefused = 0;
   /** Bytes of the message that was refused; null when there is room as far as anybody knows. */
   let refusedBytes: number | null = null;
@@ -329,6 +333,12 @@ function startBuffer(
       owner.checkpointStale = true;
       noteSettledSegments(owner, nowMs());
       tellSpace();
+    },
+
+    cover(id, covered) {
+      const owner = ownerOf(id);
+      // What is given back is decided by `settled` all the same: this only says that nobody will ask for it again.
+      if (owner) owner.covered = covered;
     },
 
     recentFrames: countMax => newestFrames(readLog, logs, countMax, logger),

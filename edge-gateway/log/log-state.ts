@@ -23,6 +23,11 @@ export interface LogState {
   /** Whether the folder is a copy of one in which another gateway may go on: checkpoint.ts. */
   readonly isCopy: boolean;
   settled: RangeSet;
+  /**
+   * The part of it that a confirmed backup of history has, as the cloud said last. Not kept over a restart: another history
+   * may answer then, and its backups have nothing of this (A).
+   */
+  covered: RangeSet;
   /** Runs of files that may have been handed to the cloud: sent-marks.ts. */
   sent: RangeSet;
   /** Whether all that can be read is known to be on the disk and not only in the page cache. */
@@ -41,6 +46,7 @@ export const newLogState = (
   missing: RangeSet.empty,
   isCopy: false,
   settled: RangeSet.empty,
+  covered: RangeSet.empty,
   sent: RangeSet.empty,
   synced: true,
   checkpointStale: false,
@@ -51,6 +57,26 @@ export const firstSequenceOf = (log: LogState): number => log.segments[0]?.first
 
 export const bytesOf = (log: LogState): number =>
   log.segments.reduce((sum, segment) => sum + segment.bytes, 0);
+
+/**
+ * The segments that are older than the newest `messages`, newest first. Those newest ones are wanted as frames at the next
+ * start, to recognise re-deliveries, as far as they take no more than `bytesMax`.
+ * @param logs oldest first
+ */
+export function* olderThanNewest(
+  logs: readonly LogState[],
+  { messages, bytesMax }: { readonly messages: number; readonly bytesMax: number },
+): Generator<{ readonly log: LogState; readonly segment: Segment }> {
+  let messagesBehind = 0;
+  let bytesBehind = 0;
+  for (const log of logs.toReversed()) {
+    for (const segment of log.segments.toReversed()) {
+      if (messagesBehind >= messages || bytesBehind >= bytesMax) yield { log, segment };
+      messagesBehind += segment.nextSequence - segment.firstSequence;
+      bytesBehind += segment.bytes;
+    }
+  }
+}
 
 /** What is left of the log in summaries only, and not settled or lost. */
 export const thinnedOf = (log: LogState): RangeSet =>

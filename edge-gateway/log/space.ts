@@ -6,7 +6,7 @@
 import type { BufferLogger } from './buffer-api.ts';
 import { writeCheckpoint } from './checkpoint.ts';
 import { codeOf, type FileOperations } from './files.ts';
-import { bytesOf, checkpointOf, type LogState, noteSettledSegments } from './log-state.ts';
+import { bytesOf, checkpointOf, type LogState, noteSettledSegments, olderThanNewest } from './log-state.ts';
 import { planReclaim } from './reclaim.ts';
 import { removeLog } from './recovery.ts';
 import type { BlockSegment, Segment } from './segment.ts';
@@ -20,6 +20,8 @@ export interface SpaceOptions {
   readonly logs: LogState[];
   readonly foreignBytes: number;
   readonly keepSettledMs: number;
+  /** Which messages are not given back for being covered by a backup: the newest over all logs. */
+  readonly keepNewest: { readonly messages: number; readonly bytesMax: number };
   readonly nowMs: () => number;
   readonly logger: BufferLogger;
 }
@@ -31,7 +33,7 @@ export interface Space {
   grow(difference: number): void;
   /** Puts one segment in the place of those it was made of, which are neighbours; their files go. */
   replace(owner: LogState, segments: readonly Segment[], by: BlockSegment): void;
-  /** Gives back settled segments until `bytesToFree` are free, and those past their time. @returns bytes freed */
+  /** Gives back settled segments until `bytesToFree` are free, and those past their time or covered. @returns bytes freed */
   reclaim(bytesToFree: number): number;
   /** What is due from time to time: old segments, checkpoints, files that could not be removed. */
   keepHouse(): void;
@@ -86,13 +88,29 @@ export function createSpace(o: SpaceOptions): Space {
     }
   }
 
+  function coveredSegments(): ReadonlySet<Segment> {
+    const covered = new Set<Segment>();
+    if (logs.every(log => log.covered.isEmpty)) return covered;
+    for (const { log, segment } of olderThanNewest(logs, o.keepNewest)) {
+      if (log.covered.covers(segment.firstSequence, segment.nextSequence)) covered.add(segment);
+    }
+    return covered;
+  }
+
   function reclaim(bytesToFree: number): number {
     const nowMs = o.nowMs();
     for (const log of logs) if (log.current) noteSettledSegments(log, nowMs);
+    const covered = coveredSegments();
     const candidates = logs.flatMap(owner =>
       owner.segments
         .filter(segment => segment.sealed && segment.work === null)
-        .map(segment => ({ owner, segment, bytes: segment.bytes, settledAtMs: segment.settledAtMs })),
+        .map(segment => ({
+          owner,
+          segment,
+          bytes: segment.bytes,
+          settledAtMs: segment.settledAtMs,
+          covered: covered.has(segment),
+        })),
     );
     const keepSettledMs = logs.length > LOGS_KEPT_MAX ? 0 : o.keepSettledMs;
     const plan = planReclaim(candidates, { bytesToFree, nowMs, keepSettledMs });

@@ -19,24 +19,25 @@ import {
   temporaryFolder,
 } from './support.ts';
 
-test('reclaim takes settled segments, oldest first, as many as are needed, and old ones in any case', () => {
+test('reclaim takes settled segments, oldest first, as many as are needed, and old or covered ones in any case', () => {
   const segments = [
-    { name: 'a', bytes: 10, settledAtMs: 900 },
-    { name: 'b', bytes: 10, settledAtMs: null },
-    { name: 'c', bytes: 10, settledAtMs: 950 },
-    { name: 'd', bytes: 10, settledAtMs: 100 },
-    { name: 'e', bytes: 10, settledAtMs: 990 },
+    { name: 'a', bytes: 10, settledAtMs: 900, covered: false },
+    { name: 'b', bytes: 10, settledAtMs: null, covered: true },
+    { name: 'c', bytes: 10, settledAtMs: 950, covered: false },
+    { name: 'd', bytes: 10, settledAtMs: 100, covered: false },
+    { name: 'e', bytes: 10, settledAtMs: 990, covered: false },
+    { name: 'f', bytes: 10, settledAtMs: 995, covered: true },
   ];
   const plan = (bytesToFree: number, keepSettledMs: number) =>
     planReclaim(segments, { bytesToFree, nowMs: 1000, keepSettledMs })
       .map(({ name }) => name)
       .join('');
-  assert.equal(plan(0, 10_000), '');
-  assert.equal(plan(1, 10_000), 'a');
-  assert.equal(plan(11, 10_000), 'ac');
-  assert.equal(plan(1000, 10_000), 'acde');
-  assert.equal(plan(0, 500), 'd');
-  assert.equal(plan(1, 500), 'ad');
+  assert.equal(plan(0, 10_000), 'f');
+  assert.equal(plan(1, 10_000), 'af');
+  assert.equal(plan(11, 10_000), 'acf');
+  assert.equal(plan(1000, 10_000), 'acdef', 'b is not settled, whatever a backup has (A)');
+  assert.equal(plan(0, 500), 'df');
+  assert.equal(plan(1, 500), 'adf');
 });
 
 test('at the bound nothing is stored; settling gives space and says so', async t => {
