@@ -81,5 +81,10 @@ function statusLines({ confirmed, begun, uncovered, keptHours, state }: BackupOu
   return lines;
 }
 
-const time = (ms: number): string => new Date(ms).toISOString();
-const count = (number: number): string => new Intl.NumberFormat('en').format(number);
+function time(ms: number): string {
+  return new Date(ms).toISOString();
+}
+
+function count(messages: number): string {
+  return new Intl.NumberFormat('en').format(messages);
+}
