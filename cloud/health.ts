@@ -32,6 +32,8 @@ const WINDOW_MS = 5000;
 export interface HealthMonitor {
   report(now: {
     queued: number;
+    /** Why PostgreSQL takes no rows, though it answers; null while it does. */
+    historyTrouble: string | null;
     budget: Budget;
     push: { clients: number; messagesSent: number };
     failedTwins: Health['failedTwins'];
@@ -69,10 +71,13 @@ export function openHealthMonitor(node: string, counters: IngestCounters): Healt
   timer.unref();
 
   return {
-    report({ queued, budget, push, failedTwins, servers }) {
+    report({ queued, historyTrouble, budget, push, failedTwins, servers }) {
       const reasons = Object.entries(servers)
         .filter(([, server]) => !server.ok)
         .map(([name, server]) => `${name}: ${server.reason}`);
+      // Where it does not answer at all, that has been said.
+      if (historyTrouble !== null && servers.postgres.ok)
+        reasons.push(`history: PostgreSQL takes no rows: ${historyTrouble}`);
       if (budget.bytes >= budget.bytesMax) reasons.push('history: the queue is full, the stream absorbs');
       if (eventLoopLagMs.p99 > EVENT_LOOP_LAG_WARN_MS)
         reasons.push(`event loop: p99 ${eventLoopLagMs.p99} ms behind`);

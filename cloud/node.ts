@@ -239,6 +239,7 @@ export async function startCloudNode(
   const health = (): Health =>
     monitor.report({
       queued: [...partitionsOpen()].reduce((sum, partition) => sum + partition.queued, 0),
+      historyTrouble: [...partitionsOpen()].find(of => of.historyTrouble !== null)?.historyTrouble ?? null,
       budget,
       failedTwins: failedTwins(partitionsOpen()),
       push: { clients: push?.clients ?? 0, messagesSent: push?.messagesSent ?? 0 },

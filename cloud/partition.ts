@@ -112,6 +112,8 @@ export interface Partition {
   failures(): Iterable<{ readonly twin: string; readonly failure: TwinFailure }>;
   /** Batches waiting for history. */
   readonly queued: number;
+  /** Why PostgreSQL takes none of them; null while it does. */
+  readonly historyTrouble: string | null;
   relocate(): void;
   /** Resolves when every site that history knew at the start is in Redis, as far as that is possible now. */
   readonly activated: Promise<unknown>;
@@ -360,6 +362,9 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
     cursors,
     get queued() {
       return writer.queued;
+    },
+    get historyTrouble() {
+      return writer.trouble;
     },
     relocate() {
       for (const pump of pumps) pump.relocate();

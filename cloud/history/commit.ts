@@ -194,6 +194,8 @@ export function outcomeOf(error: Error & { code?: string }): CommitOutcome {
   if (code === '57014' || error instanceof TooSlow || error.message === 'Query read timeout') {
     return { outcome: 'too-slow', reason: error.message };
   }
+  // 53100: disk full. Said outright, as PostgreSQL's own words name a file and what to do, but not always this.
+  if (code === '53100') return { outcome: 'unavailable', reason: `its disk is full: ${error.message}` };
   return { outcome: 'unavailable', reason: error.message };
 }
 

@@ -56,6 +56,8 @@ export interface HistoryWriter {
   enqueue(item: HistoryItem): void;
   /** Items that history does not have yet. */
   readonly queued: number;
+  /** Why PostgreSQL does not take what is first in the queue; null while it does. It is tried again for ever. */
+  readonly trouble: string | null;
   /** Commits what is queued and stops. Returns within the time, even when a commit hangs. */
   close(deadlineMs: number): Promise<void>;
 }
@@ -168,7 +170,11 @@ export function openHistoryWriter(options: {
     try {
       works = await unsettled(items);
     } catch (error) {
-      return { outcome: 'unavailable', reason: (error as Error).message };
+      const outcome = outcomeOf(error as Error);
+      // Whatever it is, no row is to blame: none was offered.
+      return outcome.outcome === 'unavailable'
+        ? outcome
+        : { outcome: 'unavailable', reason: (error as Error).message };
     }
     return commitWorks(works, items);
   }
@@ -271,6 +277,9 @@ export function openHistoryWriter(options: {
   return {
     get queued() {
       return queue.length + working;
+    },
+    get trouble() {
+      return lastReason || null;
     },
     enqueue(item) {
       if (phase === 'closed') return;

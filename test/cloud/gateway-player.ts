@@ -34,11 +34,15 @@ export interface CloudScene {
 
 export const EDGE = gatewayId('edge-1');
 
-export async function openCloudScene(site: SiteId = SITE): Promise<CloudScene> {
+/** @param startDatabase what history is kept in, if not in a PostgreSQL like that of all other tests */
+export async function openCloudScene(
+  site: SiteId = SITE,
+  startDatabase: () => Promise<Server> = startTestPostgres,
+): Promise<CloudScene> {
   const [nats, redis, postgres]: Server[] = await Promise.all([
     startTestNats(),
     startTestRedis(),
-    startTestPostgres(),
+    startDatabase(),
   ]);
   const read = readCloudConfig({
     HOLDFAST_NATS_URL: nats!.url,

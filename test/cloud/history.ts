@@ -206,6 +206,9 @@ export async function openWriter(
     get queued() {
       return writer.queued;
     },
+    get trouble() {
+      return writer.trouble;
+    },
     notices,
     incidents,
     epoch,
