@@ -70,6 +70,7 @@ const query = (parameters: Record<string, string | number>): string =>
 export const paths = {
   sites: '/sites',
   health: '/health',
+  backups: '/backups',
   completeness: (site: string): string => `/sites/${encodeURIComponent(site)}/completeness`,
   twin: (site: string, device: string): string =>
     `/twins/${encodeURIComponent(site)}/${encodeURIComponent(device)}`,

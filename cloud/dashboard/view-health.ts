@@ -1,4 +1,4 @@
-/** How the pipeline itself is doing: its state and reasons, servers, gateways, figures, and what it set aside. */
+/** How the pipeline itself is doing: its state and reasons, servers, gateways, figures, backups, and what it set aside. */
 import { html } from 'htm/preact';
 import type { VNode } from 'preact';
 import { paths } from './api.ts';
@@ -9,6 +9,7 @@ import type { Live } from './live.ts';
 import { field, isFields, readQuarantine, textOf } from './model.ts';
 import { siteHash } from './route.ts';
 import type { Gateway } from './site-model.ts';
+import { BackupsPanel } from './view-backups.ts';
 import { Age, Notice, OldFigures, ProblemNotice, ShareBar } from './view-parts.ts';
 
 const HEALTH_INTERVAL_MS = 2_000;
@@ -39,6 +40,7 @@ export function HealthView({ live }: { live: Live }): VNode {
           : html`<${ProblemNotice} title="The figures cannot be loaded" problem=${health.problem} />`
     }
     <${Gateways} live=${live} now=${now} />
+    <${BackupsPanel} now=${now} />
     <${QuarantinePanel} now=${now} />`;
 }
 

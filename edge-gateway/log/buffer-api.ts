@@ -37,8 +37,9 @@ export interface LogInfo {
   /** What can no longer be read and is not settled: to be declared (invariant I). Grows when reading finds damage. */
   readonly lost: RangeSet;
   /**
-   * Of a log in a copied folder: what cannot be read here, and is not settled. The original may have it, so it is neither sent nor
-   * declared. Grows when reading finds damage.
+   * What cannot be read here and is not settled, and may come from elsewhere, so it is neither sent nor declared: of a log in a
+   * copied folder, where the original may have it; and for some minutes what was given back and history, restored to an
+   * earlier hour, has no more, where the stream may have it. Grows when reading finds damage.
    */
   readonly missing: RangeSet;
   /** What {@link DiskBuffer.settle} has said, as far as it was remembered over restarts. */
@@ -124,7 +125,7 @@ export interface DiskBuffer {
   /**
    * What of the log a confirmed backup of history has, all of it: takes the place of what was said before, and is forgotten at
    * the end of the process. Segments that are settled and in it as a whole are given back within seconds, but for the
-   * newest `CompactionOptions.keepMessages`. Unknown logs are ignored.
+   * newest `CompactionOptions.keepMessages` and the last one of each log. Unknown logs are ignored.
    */
   cover(logId: LogId, covered: RangeSet): void;
   /**

@@ -274,7 +274,9 @@ function startBuffer(
         firstSequence: firstSequenceOf(owner),
         nextSequence: owner.nextSequence,
         lost: owner.lost,
-        missing: owner.missing,
+        missing: owner.gone
+          ? owner.missing.union(owner.gone.ranges.difference(owner.settled))
+          : owner.missing,
         settled: owner.settled,
         thinned: thinnedOf(owner),
         bytes: bytesOf(owner),
@@ -318,9 +320,10 @@ function startBuffer(
       if (!owner) return;
       const back = whole ? owner.settled.difference(settled) : RangeSet.empty;
       if (!back.isEmpty) {
-        unsettle(owner, back);
+        unsettle(owner, back, nowMs());
+        const gone = owner.gone?.ranges.toString();
         logger.warn(
-          { logId: id, ranges: back.toString() },
+          { logId: id, ranges: back.toString(), ...(gone && { gone }) },
           'history has gone back: what it lacks is kept for it',
         );
       }

@@ -20,6 +20,11 @@ export interface LogState {
   lost: RangeSet;
   /** In a copy: unreadable here and not settled. The original may have it, so it is neither sent nor declared lost (A). */
   missing: RangeSet;
+  /**
+   * History had it and has it no more, and it was given back meanwhile: {@link noteGone}. Since when, by the wall clock, and
+   * what of it; null when there is nothing of the kind.
+   */
+  gone: { readonly sinceMs: number; readonly ranges: RangeSet } | null;
   /** Whether the folder is a copy of one in which another gateway may go on: checkpoint.ts. */
   readonly isCopy: boolean;
   settled: RangeSet;
@@ -44,6 +49,7 @@ export const newLogState = (
   nextSequence: 1,
   lost: RangeSet.empty,
   missing: RangeSet.empty,
+  gone: null,
   isCopy: false,
   settled: RangeSet.empty,
   covered: RangeSet.empty,
@@ -113,8 +119,30 @@ export function noteSettledSegments(log: LogState, nowMs: number): void {
   }
 }
 
-/** Takes note that history, restored to an earlier state, has these no more: their segments are kept until it has them again. */
-export function unsettle(log: LogState, ranges: RangeSet): void {
+/** What was given back and history lacks is not declared lost for so long: the stream may still have it, and then it is not. */
+export const GONE_PATIENCE_MS = 10 * 60_000;
+
+/** Declares lost what was given back and history has lacked for long. @returns what to say of it; null when it is no news */
+export function noteGone(log: LogState, nowMs: number): string | null {
+  if (!log.gone) return null;
+  const ranges = log.gone.ranges.difference(log.settled);
+  if (!ranges.isEmpty && nowMs - log.gone.sinceMs < GONE_PATIENCE_MS) return null;
+  log.gone = null;
+  let news: string | null = null;
+  for (const { from, to } of ranges.ranges) news = noteLost(log, from, to) ?? news;
+  return news;
+}
+
+/**
+ * Takes note that history, restored to an earlier state, has these no more: their segments are kept until it has them again,
+ * and what has been given back already is gone.
+ */
+export function unsettle(log: LogState, ranges: RangeSet, nowMs: number): void {
+  const onDisk = RangeSet.from(
+    log.segments.map(segment => ({ from: segment.firstSequence, to: segment.nextSequence })),
+  );
+  const gone = ranges.difference(onDisk).union(log.gone?.ranges ?? RangeSet.empty);
+  if (!gone.isEmpty) log.gone = { sinceMs: nowMs, ranges: gone };
   log.settled = log.settled.difference(ranges);
   log.checkpointStale = true;
   for (const segment of log.segments)

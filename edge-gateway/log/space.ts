@@ -6,7 +6,14 @@
 import type { BufferLogger } from './buffer-api.ts';
 import { writeCheckpoint } from './checkpoint.ts';
 import { codeOf, type FileOperations } from './files.ts';
-import { bytesOf, checkpointOf, type LogState, noteSettledSegments, olderThanNewest } from './log-state.ts';
+import {
+  bytesOf,
+  checkpointOf,
+  type LogState,
+  noteGone,
+  noteSettledSegments,
+  olderThanNewest,
+} from './log-state.ts';
 import { planReclaim } from './reclaim.ts';
 import { removeLog } from './recovery.ts';
 import type { BlockSegment, Segment } from './segment.ts';
@@ -67,7 +74,7 @@ export function createSpace(o: SpaceOptions): Space {
   }
 
   async function dropIfDone(owner: LogState): Promise<void> {
-    if (owner.current || owner.segments.length > 0 || !owner.lost.isEmpty) return;
+    if (owner.current || owner.segments.length > 0 || !owner.lost.isEmpty || owner.gone) return;
     const index = logs.indexOf(owner);
     if (index < 0) return;
     logs.splice(index, 1);
@@ -88,10 +95,15 @@ export function createSpace(o: SpaceOptions): Space {
     }
   }
 
+  /**
+   * The last one of a log stays for its time: with it the log goes on being named to the cloud, so that what a history
+   * restored from an older backup than the confirmed one lacks is declared lost, in the open (I).
+   */
   function coveredSegments(): ReadonlySet<Segment> {
     const covered = new Set<Segment>();
     if (logs.every(log => log.covered.isEmpty)) return covered;
     for (const { log, segment } of olderThanNewest(logs, o.keepNewest)) {
+      if (segment === log.segments.at(-1)) continue;
       if (log.covered.covers(segment.firstSequence, segment.nextSequence)) covered.add(segment);
     }
     return covered;
@@ -154,6 +166,10 @@ export function createSpace(o: SpaceOptions): Space {
     },
     reclaim,
     keepHouse() {
+      for (const log of logs) {
+        const news = noteGone(log, o.nowMs());
+        if (news !== null) logger.error({ logId: log.logId, lost: log.lost.toString() }, news);
+      }
       reclaim(0);
       cleaning = cleaning.then(async () => {
         for (const [path, bytes] of [...undeletable]) await remove(path, bytes);

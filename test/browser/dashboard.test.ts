@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { Browser, Page } from 'playwright-core';
-import { openBrowser, openPage, overflowPx, readingsOnChart, shows } from './browser.ts';
+import { openBrowser, openPage, overflowPx, readingsOnChart, shows, takePicture } from './browser.ts';
 import { type RealStack, startRealStack } from './real-stack.ts';
 
 const row = (page: Page, key: string) => page.locator(`[data-twin="${key}"]`);
@@ -17,6 +17,7 @@ test('the dashboard on the real line', { timeout: 300_000 }, async t => {
   await words(t, browser, stack);
   await alerts(t, browser, stack);
   await health(t, browser, stack);
+  await backups(t, browser, stack);
   await everyLook(t, browser, stack);
   await cut(t, browser, stack);
 });
@@ -165,6 +166,34 @@ const health = (t: TestContext, browser: Browser, stack: RealStack) =>
     await shows(page, '.quarantine tbody tr', 'no/known/shape');
     await shows(page, '.quarantine tbody tr', 'not JSON');
     assert.deepEqual(complaints, []);
+  });
+
+const backups = (t: TestContext, browser: Browser, stack: RealStack) =>
+  t.test('pipeline: what is in no backup, a warning after a day and a worse one after three', async s => {
+    const panel = '.backups';
+    const look = async (name: string, state: string, text: string) => {
+      for (const scheme of ['light', 'dark'] as const) {
+        const { page, complaints } = await openPage(s, browser, `${stack.url}/#/health`, { scheme });
+        await shows(page, `${panel}[data-state=${state}]`, text);
+        await takePicture(page, `backups-${name}-${scheme}`);
+        assert.deepEqual(complaints, []);
+      }
+    };
+    await look('never', 'fresh', 'No backup was ever confirmed');
+    const post = async (path: string): Promise<{ id: number }> =>
+      (await fetch(stack.url + path, { method: 'POST' })).json() as Promise<{ id: number }>;
+    const { id } = await post('/backups');
+    await post(`/backups/${id}/confirm`);
+    await look('fresh', 'fresh', `Backup ${id}, begun`);
+    const age = (hours: number) =>
+      stack.postgres.query(
+        `update holdfast.backup set begun_at = clock_timestamp() - make_interval(hours => $1)`,
+        [hours],
+      );
+    await age(30);
+    await look('due', 'due', 'A backup is due');
+    await age(80);
+    await look('overdue', 'overdue', '80 h');
   });
 
 const everyLook = (t: TestContext, browser: Browser, stack: RealStack) =>

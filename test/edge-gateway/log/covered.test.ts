@@ -53,10 +53,50 @@ test('settled segments stay for 72 hours, and go at once when a confirmed backup
   assert.ok(infoOf(second, logId).lost.isEmpty);
   second.cover(logId, RangeSet.of(1, 61));
   t.mock.timers.tick(10_000);
+  const last = await keptIn(second, logId);
+  assert.ok(
+    last.length > 0 && last.every(id => id > 50),
+    `the last segment stays, so that the log is named: ${last}`,
+  );
   await second.close();
+  now += 73 * HOUR_MS;
   const third = await open(directory, options);
-  assert.deepEqual(third.logs().length, 1, 'a log with nothing left is gone');
   await third.close();
+  const fourth = await open(directory, options);
+  assert.equal(fourth.logs().length, 1, 'a log with nothing left is gone');
+  await fourth.close();
+});
+
+test('a history from before the backup: what was given back is declared lost, but not while the stream may have it', async t => {
+  const directory = await temporaryFolder(t);
+  let now = 1_700_000_000_000;
+  const options = { segmentBytesMax: 500, nowMs: () => now };
+  const first = await filled(directory, options);
+  const logId = first.current;
+  first.settle(logId, RangeSet.of(1, 61));
+  await first.close();
+  t.mock.timers.enable({ apis: ['setInterval'] });
+  const buffer = await open(directory, options);
+  buffer.cover(logId, RangeSet.of(1, 61));
+  t.mock.timers.tick(10_000);
+  const { firstSequence } = infoOf(buffer, logId);
+  assert.ok(firstSequence > 50);
+
+  buffer.settle(logId, RangeSet.of(1, 11), true);
+  buffer.cover(logId, RangeSet.empty);
+  assert.equal(infoOf(buffer, logId).missing.toString(), RangeSet.of(11, firstSequence).toString());
+  now += 60_000;
+  t.mock.timers.tick(10_000);
+  assert.ok(infoOf(buffer, logId).lost.isEmpty, 'not yet');
+  buffer.settle(logId, RangeSet.of(20, 31));
+  now += 600_000;
+  t.mock.timers.tick(10_000);
+  const { lost, missing } = infoOf(buffer, logId);
+  assert.equal(lost.toString(), RangeSet.of(11, firstSequence).subtract(20, 31).toString());
+  assert.ok(missing.isEmpty);
+  buffer.settle(logId, RangeSet.of(1, 61), true);
+  assert.ok(infoOf(buffer, logId).lost.isEmpty, 'history has taken note');
+  await buffer.close();
 });
 
 test('without a backup 72 hours are the bound', async t => {
