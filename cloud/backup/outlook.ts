@@ -41,12 +41,12 @@ export function backupOutlook({
     begun,
     uncovered: { since, hours: Math.floor(forMs / 360_000) / 10, messages: uncoveredMessages },
     keptHours: limits.keepSettledMs / 3_600_000,
-    state: stateOf(since, forMs),
+    state: stateOf(since, forMs, uncoveredMessages),
   };
 }
 
-function stateOf(since: number | null, forMs: number): BackupOutlook['state'] {
+function stateOf(since: number | null, forMs: number, messages: number): BackupOutlook['state'] {
   if (since === null) return 'empty';
-  if (forMs >= limits.keepSettledMs) return 'overdue';
+  if (forMs >= limits.keepSettledMs && messages > 0) return 'overdue';
   return forMs >= BACKUP_DUE_MS ? 'due' : 'fresh';
 }

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { Browser, Page } from 'playwright-core';
+import type { BackupOutlook } from '../../cloud/backup/outlook.ts';
 import { openBrowser, openPage, overflowPx, readingsOnChart, shows, takePicture } from './browser.ts';
 import { type RealStack, startRealStack } from './real-stack.ts';
 
@@ -193,6 +194,11 @@ const backups = (t: TestContext, browser: Browser, stack: RealStack) =>
     await age(30);
     await look('due', 'due', 'A backup is due');
     await age(80);
+    await stack.publish('devices/after-the-backup/telemetry', { n: 1 });
+    for (let messages = 0; messages === 0; ) {
+      const answer = await fetch(`${stack.url}/backups`);
+      messages = ((await answer.json()) as BackupOutlook).uncovered.messages;
+    }
     await look('overdue', 'overdue', '80 h');
   });
 

@@ -184,6 +184,8 @@ test('holdfast backup says what to do next, what is in no backup, and what was w
   const { uncovered, state } = JSON.parse((await backup('status', '--json')).stdout) as BackupOutlook;
   assert.deepEqual([uncovered.hours, state], [30, 'due']);
   await pool.query(`update holdfast.backup set begun_at = begun_at - interval '50 hours'`);
+  assert.match((await backup('status')).stdout, /80 h, 0 messages.*is due/s);
+  await (await openWriter(pool)).write(item(counted(1201, 1)));
   assert.match((await backup('status')).stdout, /overdue/);
 
   const unknown = await backup('confirm', '20200101000000');
@@ -199,7 +201,7 @@ test('holdfast backup says what to do next, what is in no backup, and what was w
 test('hours count from the beginning of the last confirmed backup, or from the first data', () => {
   const HOUR = 3_600_000;
   const now = 1_800_000_000_000;
-  const of = (confirmedHoursAgo: number | null, firstDataHoursAgo: number | null) => {
+  const of = (confirmedHoursAgo: number | null, firstDataHoursAgo: number | null, messages = 5) => {
     const { uncovered, state } = backupOutlook({
       now,
       confirmed:
@@ -208,7 +210,7 @@ test('hours count from the beginning of the last confirmed backup, or from the f
           : { id: 1, begunAt: now - confirmedHoursAgo * HOUR, confirmedAt: now },
       begun: [],
       firstDataAt: firstDataHoursAgo === null ? null : now - firstDataHoursAgo * HOUR,
-      uncoveredMessages: 5,
+      uncoveredMessages: messages,
     });
     return [uncovered.hours, state];
   };
@@ -218,6 +220,7 @@ test('hours count from the beginning of the last confirmed backup, or from the f
   assert.deepEqual(of(23.96, 200), [23.9, 'fresh']);
   assert.deepEqual(of(24, 200), [24, 'due']);
   assert.deepEqual(of(72, 200), [72, 'overdue']);
+  assert.deepEqual(of(72, 200, 0), [72, 'due'], 'gateways can have given back nothing that matters');
   // A clock that went back.
   assert.deepEqual(of(-1, 200), [0, 'fresh']);
 });
