@@ -7,6 +7,7 @@ import type { BackupOutlook } from '../../cloud/backup/outlook.ts';
 import { backupOutlook } from '../../cloud/backup/outlook.ts';
 import { BACKUPS_MAX, beginBackup, confirmBackup, readBackups } from '../../cloud/backup/store.ts';
 import { openGatewayLink } from '../../cloud/gateway-link.ts';
+import { migrate } from '../../cloud/migrate.ts';
 import type { Server } from '../../deploy/local/servers.ts';
 import { HelloReply } from '../../protocol/handshake.ts';
 import { natsAddress } from '../../protocol/nats-address.ts';
@@ -126,6 +127,23 @@ test('a hello is told what of its logs is covered', async () => {
   // A cloud of before says nothing of it.
   const { covered: _, ...before } = { ...reply, settled: {} };
   assert.deepEqual((HelloReply.parse(before) as { covered: unknown }).covered, {});
+});
+
+test('tables that were restored under a writer are noticed: nothing goes under numbers of the old ones (B)', async () => {
+  const pool = await freshDatabase(server);
+  const writer = await openWriter(pool);
+  await writer.write(item(counted(1, 10)));
+  // As a restore does it, with another device under the number that the writer remembers for this one.
+  await pool.query('drop schema holdfast cascade; drop table public.holdfast_migration');
+  await migrate(pool, 64);
+  await pool.query(`insert into holdfast.device (site, name) values ($1, 'another')`, [SITE]);
+  await pool.query('update holdfast.partition set epoch = $1', [writer.epoch]);
+  await writer.write(item(counted(11, 3)));
+  const { rows } = await pool.query('select device, value from holdfast.reading order by sequence');
+  assert.deepEqual(
+    rows,
+    [11, 12, 13].map(value => ({ device: 'pump', value })),
+  );
 });
 
 test('the API: numbers, who may, and what it answers to a wrong number', async () => {
