@@ -187,13 +187,17 @@ create table summary (
   primary key (device, metric, at, interval_ms, log, sequence)
 );
 
+-- Means are added up in numeric, where no device's value can overflow the sum. The way there rounds to 15 digits, for the largest
+-- numbers beyond what comes back.
+create function as_float8(n numeric) returns float8 language sql immutable parallel safe as
+  $$ select least(greatest(n, -1.797693134862315e308), 1.797693134862315e308)::float8 $$;
+
 -- Summaries as people and Grafana read them. Runs that share an interval are about different readings: they are one row.
 create view thinned_reading as
   select d.site, d.name as device, m.name as metric, s.at as time,
          make_interval(secs => s.interval_ms / 1000.0) as interval,
          min(s.minimum) as minimum, max(s.maximum) as maximum,
-         -- In numeric, where no device's value can overflow the sum.
-         (sum(s.mean::numeric * s.count) / sum(s.count))::float8 as mean, sum(s.count)::bigint as count
+         as_float8(sum(s.mean::numeric * s.count) / sum(s.count)) as mean, sum(s.count)::bigint as count
     from summary s
     join device d on d.id = s.device
     join metric m on m.id = s.metric

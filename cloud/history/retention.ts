@@ -103,7 +103,7 @@ async function foldSummaries(pool: Pool, usual: number, nowMs: number): Promise<
        returning s.*)
      insert into holdfast.aggregate as a (device, metric, seconds, at, count, minimum, maximum, mean)
      select device, metric, seconds, date_trunc(case seconds when 3600 then 'hour' else 'day' end, at, 'UTC'),
-            sum(count), min(minimum), max(maximum), (sum(mean::numeric * count) / sum(count))::float8
+            sum(count), min(minimum), max(maximum), holdfast.as_float8(sum(mean::numeric * count) / sum(count))
        from gone, lateral (select case when interval_ms <= 3600000 then 3600 else 86400 end as seconds) as level
       group by 1, 2, 3, 4
      ${JOIN_AGGREGATES}`,
@@ -132,7 +132,7 @@ async function foldHours(
        insert into holdfast.aggregate as a
               (device, metric, seconds, at, count, minimum, maximum, mean, first, first_at, last, last_at)
        select device, metric, 86400, date_trunc('day', at, 'UTC'), sum(count), min(minimum), max(maximum),
-              (sum(mean::numeric * count) / sum(count))::float8,
+              holdfast.as_float8(sum(mean::numeric * count) / sum(count)),
               (array_agg(first order by first_at, first))[1], min(first_at),
               (array_agg(last order by last_at desc nulls last, last desc))[1], max(last_at)
          from gone group by 1, 2, 4

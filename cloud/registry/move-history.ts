@@ -76,7 +76,7 @@ async function moveSummaries(pool: Pool, { fromId, toId }: AliasInHistory): Prom
      select at, sequence, log, $2, metric, interval_ms, minimum, maximum, mean, count from gone
      on conflict (device, metric, at, interval_ms, log, sequence) do update
         set minimum = least(s.minimum, excluded.minimum), maximum = greatest(s.maximum, excluded.maximum),
-            mean = ((s.mean::numeric * s.count + excluded.mean::numeric * excluded.count) / (s.count + excluded.count))::float8,
+            mean = holdfast.as_float8((s.mean::numeric * s.count + excluded.mean::numeric * excluded.count) / (s.count + excluded.count)),
             count = s.count + excluded.count`,
     [fromId, toId],
   );

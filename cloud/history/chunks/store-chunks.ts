@@ -114,7 +114,7 @@ export const JOIN_AGGREGATES = `on conflict (device, metric, seconds, at) do upd
   count = a.count + excluded.count,
   minimum = least(a.minimum, excluded.minimum),
   maximum = greatest(a.maximum, excluded.maximum),
-  mean = ((a.mean::numeric * a.count + excluded.mean::numeric * excluded.count) / (a.count + excluded.count))::float8,
+  mean = holdfast.as_float8((a.mean::numeric * a.count + excluded.mean::numeric * excluded.count) / (a.count + excluded.count)),
   first = case when a.first_at is null or (excluded.first_at, excluded.first) < (a.first_at, a.first)
                then excluded.first else a.first end,
   first_at = least(a.first_at, excluded.first_at),

@@ -39,7 +39,7 @@ async function aggregated() {
 async function truth() {
   const { rows } = await pool.query(
     `select device, metric, date_trunc('hour', time, 'UTC') as at, count(*)::int, min(value) as minimum, max(value) as maximum,
-            avg(value::numeric)::float8 as mean,
+            holdfast.as_float8(avg(value::numeric)) as mean,
             (array_agg(value order by time, value))[1] as first, (array_agg(value order by time desc, value desc))[1] as last
        from holdfast.reading where value is not null group by 1, 2, 3 order by 1, 2, 3`,
   );
