@@ -45,7 +45,7 @@ export function withReading(
   // A run grows to its end only. What comes to lie before one may be followed by what splits it, and where the later one
   // begins must not be lost by then.
   const before = runs[at - 1];
-  if (before?.verdict === verdict && goesOn(runs.slice(0, at), now, stretch)) {
+  if (before?.verdict === verdict && goesOn(runs, at, now, stretch)) {
     return runs.with(at - 1, { ...before, last: now });
   }
   return runs.toSpliced(at, 0, own);
@@ -54,10 +54,10 @@ export function withReading(
 /** Gateways that share the messages of a device, one run each at first. */
 const GATEWAYS_AT_ONCE = 4;
 
-/** Whether nothing may come any more between the last run and the reading: its log is known up to there. */
-function goesOn(runs: readonly Run[], now: Since, stretch: number): boolean {
+/** Whether nothing may come any more between the run before `at` and the reading: its log is known up to there. */
+function goesOn(runs: readonly Run[], at: number, now: Since, stretch: number): boolean {
   if (stretch === 0) return true;
-  const ends = runs.slice(-GATEWAYS_AT_ONCE).flatMap(({ first, last }) => [first, last]);
+  const ends = runs.slice(Math.max(0, at - GATEWAYS_AT_ONCE), at).flatMap(({ first, last }) => [first, last]);
   const known = ends.findLast(({ log }) => log === now.log);
   return known !== undefined && !isGap(known, now, stretch);
 }

@@ -8,6 +8,7 @@
  * A dump is of a moment after the note, so it has all of the note (A). `covered` is a part of `settled` at every moment.
  */
 import type { Pool, PoolClient } from 'pg';
+import { inTransaction } from '../in-transaction.ts';
 
 export interface Backup {
   /** The time it was begun, by UTC, as a number: 20260131235959. */
@@ -128,27 +129,13 @@ export async function readBackups(pool: Pool): Promise<Backups> {
 /** In a transaction, one at a time over all nodes; again when PostgreSQL ended it for a deadlock. */
 async function alone<T>(pool: Pool, work: (client: PoolClient) => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
-    const client = await pool.connect();
-    let broken = false;
-    // A connection that is lost between two statements says so here, and to nobody else.
-    const onError = () => {
-      broken = true;
-    };
-    client.on('error', onError);
     try {
-      await client.query('begin');
-      await client.query("select pg_advisory_xact_lock(hashtext('holdfast.backup'))");
-      const result = await work(client);
-      await client.query('commit');
-      return result;
-    } catch (error) {
-      await client.query('rollback').catch(() => {
-        broken = true;
+      return await inTransaction(pool, async client => {
+        await client.query("select pg_advisory_xact_lock(hashtext('holdfast.backup'))");
+        return work(client);
       });
+    } catch (error) {
       if ((error as { code?: string }).code !== DEADLOCK || attempt === ATTEMPTS_MAX) throw error;
-    } finally {
-      client.off('error', onError);
-      client.release(broken);
     }
   }
 }

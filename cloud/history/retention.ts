@@ -6,6 +6,7 @@
  *   hours ──hourly──▶ days ──daily──▶ gone
  */
 import type { Pool } from 'pg';
+import { inTransaction } from '../in-transaction.ts';
 import { beginOfDay } from './chunks/due.ts';
 import { JOIN_AGGREGATES } from './chunks/store-chunks.ts';
 import { type DayTables, dayTables } from './day-tables.ts';
@@ -58,19 +59,11 @@ async function rangeOf(pool: Pool, level: Level, usual: number): Promise<{ least
 
 /** Nobody writes into it any more: what is older than the longest time is not stored. */
 async function dropDay(pool: Pool, { message, chunk }: DayTables): Promise<void> {
-  const client = await pool.connect();
-  try {
-    await client.query('begin');
+  await inTransaction(pool, async client => {
     await client.query(`set local lock_timeout = ${LOCK_TIMEOUT_MS}`);
     const tables = [message, chunk].filter(table => table !== null);
     await client.query(`drop table if exists ${tables.join()}`);
-    await client.query('commit');
-  } catch (error) {
-    await client.query('rollback');
-    throw error;
-  } finally {
-    client.release();
-  }
+  });
 }
 
 async function deleteOfTypes(

@@ -18,9 +18,9 @@ import { boundClock, correctedAt, forEachRow } from '../../protocol/batch-rows.t
 import { RangeSet } from '../../protocol/range-set.ts';
 import { COPY_MESSAGES, type CopyRow, copyBuffer, LATEST_CLAIM_MS } from '../history/copy-rows.ts';
 import type { Dictionary } from '../history/dictionary.ts';
+import { committedWhenDone } from '../in-transaction.ts';
 import { applyRegistry } from '../registry/apply.ts';
 import type { SiteRegistry } from '../registry/model.ts';
-import { inTransaction } from '../registry/store.ts';
 import { type QuarantinedMessage, readEntry } from './entry.ts';
 
 export interface ReplayContext {
@@ -112,7 +112,7 @@ async function commit(
   twinBatch: Uint8Array | null,
   pool: Pool,
 ): Promise<ReplayOutcome> {
-  const committed = await inTransaction(pool, async client => {
+  const committed = await committedWhenDone(pool, async client => {
     const { rowCount } = await client.query(
       `update holdfast.quarantine set replayed_at = now(), twin_batch = $2 where id = $1 and replayed_at is null`,
       [entry.id, twinBatch],

@@ -6,9 +6,9 @@
 import type { Pool } from 'pg';
 import type { TwinState } from '../actors/twin.ts';
 import { JOIN_AGGREGATES } from '../history/chunks/store-chunks.ts';
+import { committedWhenDone } from '../in-transaction.ts';
 import { restoreTwin, storeTwin } from '../twin-json.ts';
 import { moveTwins } from './move-twins.ts';
-import { inTransaction } from './store.ts';
 
 /** After this, nothing that was under way when the alias was made can still come. */
 const LOOKED_AFTER_DAYS = 7;
@@ -100,7 +100,7 @@ async function moveStoredTwins(pool: Pool, only?: string): Promise<void> {
     [only ?? null],
   );
   for (const { site, alias, device } of rows) {
-    await inTransaction(pool, async client => {
+    await committedWhenDone(pool, async client => {
       const { rows: stored } = await client.query<{ device: string; state: string }>(
         'select device, state from holdfast.twin where site = $1 and device = any ($2) order by device for update',
         [site, [alias, device]],

@@ -3,6 +3,7 @@
  * which moves the site's revision in the same transaction and so lets one change at a time through.
  */
 import type { Pool, PoolClient } from 'pg';
+import { committedWhenDone } from '../in-transaction.ts';
 import { type DevicePatch, registryLimits, type TypeEntry, type UnknownPolicy } from './model.ts';
 
 export interface TypeRow extends TypeEntry {
@@ -36,40 +37,13 @@ const DEVICE_COLUMNS = `r.site, r.device, r.display_name as "displayName", r.typ
        array(select alias from holdfast.device_alias a where a.site = r.site and a.device = r.device order by alias) as aliases,
        extract(epoch from r.changed_at)::float8 * 1000 as "changedAt"`;
 
-/** Commits what `work` did when its outcome is `done`, else nothing of it. */
-export async function inTransaction<T extends { readonly outcome: string }>(
-  pool: Pool,
-  work: (client: PoolClient) => Promise<T>,
-): Promise<T> {
-  const client = await pool.connect();
-  let broken: Error | undefined;
-  const onError = (error: Error) => {
-    broken = error;
-  };
-  client.on('error', onError);
-  try {
-    await client.query('begin');
-    const outcome = await work(client);
-    await client.query(outcome.outcome === 'done' ? 'commit' : 'rollback');
-    return outcome;
-  } catch (error) {
-    await client.query('rollback').catch((rollback: Error) => {
-      broken = rollback;
-    });
-    throw error;
-  } finally {
-    client.off('error', onError);
-    client.release(broken);
-  }
-}
-
 /** A change of a site's entries. The site's row is locked first: changes of one site follow one another. */
 export const changeSite = <T extends { readonly outcome: string }>(
   pool: Pool,
   site: string,
   work: (client: PoolClient) => Promise<T>,
 ): Promise<T> =>
-  inTransaction(pool, async client => {
+  committedWhenDone(pool, async client => {
     await client.query('select holdfast.touch_registry($1)', [site]);
     return work(client);
   });
@@ -83,7 +57,7 @@ export async function listTypes(pool: Pool, page: { limit: number; after: string
 }
 
 export const putType = (pool: Pool, id: string, entry: TypeEntry): Promise<ChangeOutcome> =>
-  inTransaction(pool, async client => {
+  committedWhenDone(pool, async client => {
     await client.query('update holdfast.registry_types_revision set revision = revision + 1');
     const { rowCount } = await client.query(
       `insert into holdfast.device_type (id, description, metrics, retention)
@@ -100,7 +74,7 @@ export const putType = (pool: Pool, id: string, entry: TypeEntry): Promise<Chang
   });
 
 export const deleteType = (pool: Pool, id: string): Promise<ChangeOutcome> =>
-  inTransaction(pool, async client => {
+  committedWhenDone(pool, async client => {
     await client.query('update holdfast.registry_types_revision set revision = revision + 1');
     const { rows } = await client.query('select from holdfast.registry_device where type = $1 limit 1', [id]);
     if (rows.length > 0) return conflict(`there are devices of the type ${id}`);

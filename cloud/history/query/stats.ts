@@ -27,28 +27,27 @@ export async function dayStats(pool: Pool, { day, message, chunk }: DayTables): 
             coalesce(pg_total_relation_size(to_regclass($2)), 0)::float8 as "chunkBytes"`,
     [message, chunk],
   );
-  const [hotReadings, chunkReadings] = [
-    await countReadings(pool, 'message', day, 'count(*)'),
-    await countReadings(pool, 'chunk', day, 'sum(messages)'),
-  ];
   const name = `${day.slice(0, 4)}-${day.slice(4, 6)}-${day.slice(6)}`;
+  const [hotReadings, chunkReadings] = [
+    await countReadings(pool, 'message', name, 'count(*)'),
+    await countReadings(pool, 'chunk', name, 'sum(messages)'),
+  ];
   return { day: name, ...rows[0]!, hotReadings, chunkReadings };
 }
 
-/** A message is a reading for each metric of its shape. */
+/** A message is a reading for each metric of its shape. @param day `YYYY-MM-DD` */
 async function countReadings(
   pool: Pool,
   table: 'message' | 'chunk',
   day: string,
   messages: string,
 ): Promise<number> {
-  const from = `${day.slice(0, 4)}-${day.slice(4, 6)}-${day.slice(6)} 00:00:00Z`;
   const { rows } = await pool.query<{ readings: number }>(
     `select coalesce(sum(messages * (select count(*) from holdfast.shape_metric m where m.shape = of.shape)),
                      0)::float8 as readings
        from (select shape, ${messages} as messages from holdfast.${table}
               where at >= $1 and at < $1::timestamptz + interval '1 day' group by shape) of`,
-    [from],
+    [`${day} 00:00:00Z`],
   );
   return rows[0]!.readings;
 }

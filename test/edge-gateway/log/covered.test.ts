@@ -4,6 +4,7 @@ import * as fs from 'node:fs/promises';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { BufferOptions, DiskBuffer } from '../../../edge-gateway/log/disk-buffer.ts';
+import type { LogId } from '../../../protocol/ids.ts';
 import { RangeSet } from '../../../protocol/range-set.ts';
 import {
   idOf,
@@ -29,16 +30,21 @@ async function filled(directory: string, options: Partial<BufferOptions>): Promi
   return buffer;
 }
 
+/** Filled by a gateway that ran before, and all of it in history. @returns its log */
+async function settledBefore(directory: string, options: Partial<BufferOptions>): Promise<LogId> {
+  const buffer = await filled(directory, options);
+  buffer.settle(buffer.current, RangeSet.of(1, 61));
+  await buffer.close();
+  return buffer.current;
+}
+
 const keptIn = async (buffer: DiskBuffer, logId = buffer.current) => (await readAll(buffer, logId)).map(idOf);
 
 test('settled segments stay for 72 hours, and go at once when a confirmed backup has all of them', async t => {
   const directory = await temporaryFolder(t);
   let now = 1_700_000_000_000;
   const options = { segmentBytesMax: 500, nowMs: () => now };
-  const first = await filled(directory, options);
-  const logId = first.current;
-  first.settle(logId, RangeSet.of(1, 61));
-  await first.close();
+  const logId = await settledBefore(directory, options);
 
   now += 30 * HOUR_MS;
   t.mock.timers.enable({ apis: ['setInterval'] });
@@ -71,10 +77,7 @@ test('a history from before the backup: what was given back is declared lost, bu
   const directory = await temporaryFolder(t);
   let now = 1_700_000_000_000;
   const options = { segmentBytesMax: 500, nowMs: () => now };
-  const first = await filled(directory, options);
-  const logId = first.current;
-  first.settle(logId, RangeSet.of(1, 61));
-  await first.close();
+  const logId = await settledBefore(directory, options);
   t.mock.timers.enable({ apis: ['setInterval'] });
   const buffer = await open(directory, options);
   buffer.cover(logId, RangeSet.of(1, 61));
@@ -103,17 +106,15 @@ test('without a backup 72 hours are the bound', async t => {
   const directory = await temporaryFolder(t);
   let now = 1_700_000_000_000;
   const options = { segmentBytesMax: 500, nowMs: () => now };
-  const first = await filled(directory, options);
-  first.settle(first.current, RangeSet.of(1, 61));
-  await first.close();
+  const logId = await settledBefore(directory, options);
   now += 71 * HOUR_MS;
   const second = await open(directory, options);
-  assert.deepEqual(await keptIn(second, first.current), range(1, 61));
+  assert.deepEqual(await keptIn(second, logId), range(1, 61));
   await second.close();
   now += 2 * HOUR_MS;
   const third = await open(directory, options);
   // The last segment was sealed by the first restart, and settled as a whole since then.
-  const kept = await keptIn(third, first.current);
+  const kept = await keptIn(third, logId);
   assert.ok(
     kept.every(id => id > 50),
     `${kept}`,
@@ -125,10 +126,7 @@ test('the newest messages stay as frames, for recognising re-deliveries, whateve
   const directory = await temporaryFolder(t);
   const compaction = { compactor, keepMessages: 20, nearFull: 'push-back' } as const;
   const options = { segmentBytesMax: 500, compaction };
-  const first = await filled(directory, options);
-  const logId = first.current;
-  first.settle(logId, RangeSet.of(1, 61));
-  await first.close();
+  const logId = await settledBefore(directory, options);
   t.mock.timers.enable({ apis: ['setInterval'] });
   const second = await open(directory, options);
   second.cover(logId, RangeSet.of(1, 61));
