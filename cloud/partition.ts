@@ -391,8 +391,13 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
         if (!actor) continue;
         const transition = await links.judge(presence, silent, actor.unsettled);
         if (!transition || closing) continue;
-        const { transitions } = actor.tell(transition);
-        writer.enqueue({ ...emptyItem, site: presence.site, gateway: NO_GATEWAY, transitions });
+        actor.tell(transition);
+        writer.enqueue({
+          ...emptyItem,
+          site: presence.site,
+          gateway: NO_GATEWAY,
+          transitions: [transition],
+        });
       }
     },
     async retell() {

@@ -65,8 +65,11 @@ export interface SiteActor {
   room(): Promise<void>;
   /** Redis came back empty or older: fences the site and writes every twin again. Resolves when it is tried. */
   recover(): Promise<void>;
-  /** What concerns the whole site, such as a dead link. @returns it, for history */
-  tell(transition: IncidentTransition): Received;
+  /**
+   * What concerns the whole site, such as a dead link. It follows from no message, so nobody would find it again: people
+   * hear of it when history has it, or has not taken it for some time.
+   */
+  tell(transition: IncidentTransition): void;
   /** Transitions that history lacks, the newest of each incident. */
   readonly unsettled: ReadonlyMap<string, IncidentTransition>;
   /** History has these incidents. */
@@ -87,6 +90,7 @@ const TOLD_REMEMBERED_MAX = 100;
 /** What was over for longer is in every backup that anybody restores, or was forgotten on purpose. */
 const RETOLD_MAX_MS = 30 * 86_400_000;
 const REPAIR_AFTER_MS = 1000;
+const TELL_SITE_AFTER_MS = 2000;
 /** Twins written, or read, in one go: others get their turn in between. */
 const TWINS_AT_ONCE = 2000;
 
@@ -112,6 +116,10 @@ export async function activateSite(options: {
   const state = newSiteState(site);
   /** Not yet in history, by id: as long as the items that wait for it (F). */
   const unsettled = new Map<string, IncidentTransition>();
+  /** Of these, what Redis did not take, or lost. */
+  const unwritten = new Map<string, IncidentTransition>();
+  /** Of the whole site, in Redis, by id: history has some time to be the first to have it. */
+  const untold = new Map<string, IncidentTransition>();
   /** The last ones that history had, by id: what Redis remembers of them is gone with Redis. */
   const told = new Map<string, IncidentTransition>();
   let closed = false;
@@ -202,6 +210,8 @@ export async function activateSite(options: {
   }
 
   function rememberTold(incident: IncidentTransition): void {
+    // Redis may have been away when history had the end of it.
+    if (incident.clearedAt === null && (told.get(incident.id)?.clearedAt ?? null) !== null) return;
     told.delete(incident.id);
     told.set(incident.id, incident);
     if (told.size > TOLD_REMEMBERED_MAX) told.delete(told.keys().next().value!);
@@ -212,13 +222,18 @@ export async function activateSite(options: {
   let recovering: Promise<void> | undefined;
   let waiting: (() => void)[] = [];
 
+  /** A twin that is ahead of its incident would keep it from ever being told: what Redis lacks of those comes with it. */
   async function write(
     changed: readonly TwinState[],
     transitions: readonly IncidentTransition[],
   ): Promise<WriteOutcome> {
+    // Those that are new come last: the end of an incident after its beginning.
+    const incidents = unwritten.size === 0 ? transitions : [...unwritten.values(), ...transitions];
+    unwritten.clear();
     underWay++;
-    const outcome = await live.writeTwins(site, epoch, changed, transitions);
+    const outcome = await live.writeTwins(site, epoch, changed, incidents);
     underWay--;
+    if (outcome !== 'written') noteUnwritten(incidents);
     if (outcome === 'stale-epoch') options.onStaleEpoch();
     if (outcome === 'unfenced') void recover();
     if (outcome === 'unavailable') repairSoon();
@@ -228,6 +243,12 @@ export async function activateSite(options: {
       for (const wake of woken) wake();
     }
     return outcome;
+  }
+
+  function noteUnwritten(incidents: Iterable<IncidentTransition>): void {
+    for (const incident of incidents) {
+      if (unsettled.get(incident.id) === incident) unwritten.set(incident.id, incident);
+    }
   }
 
   /** A write that failed though the connection stands is repeated with all that is known by then. */
@@ -245,6 +266,7 @@ export async function activateSite(options: {
       try {
         // A fence that is gone says nothing about who owns the site (D).
         if (!(await options.confirmLease())) return options.onStaleEpoch();
+        noteUnwritten(unsettled.values());
         const outcome = closed ? 'stale-epoch' : await live.fenceSite(site, epoch);
         if (outcome === 'unavailable') return repairSoon();
         if (outcome === 'stale-epoch') return options.onStaleEpoch();
@@ -262,8 +284,7 @@ export async function activateSite(options: {
 
   /** Each as it is when its turn comes: what changes meanwhile is written after it. */
   async function writeAll(active: readonly string[], asleep: readonly string[]): Promise<void> {
-    // A twin that is ahead of its incident would keep it from ever being told.
-    if (unsettled.size > 0 && (await write([], [...unsettled.values()])) !== 'written') return;
+    if (unwritten.size > 0 && (await write([], [])) !== 'written') return;
     await live.remindTold(site, [...told.values()]);
     for (const names of chunks(active)) {
       const states = names.map(name => twins.get(name)).filter(twin => twin !== undefined);
@@ -331,11 +352,19 @@ export async function activateSite(options: {
     });
   }
 
+  /** When history does not take it, either: with PostgreSQL away nothing changes hands. */
+  async function tellAnyway(transition: IncidentTransition): Promise<void> {
+    if (closed || untold.get(transition.id) !== transition) return;
+    if (!(await options.confirmLease().catch(() => true)) || !untold.delete(transition.id)) return;
+    options.onIncidents([transition]);
+  }
+
   /** Redis lacks what it lost, and shows what it has: it is brought to the same state, and then everybody hears of it. */
   async function goLive(): Promise<void> {
     await options.caughtUp;
     if (closed) return;
     isLive = true;
+    noteUnwritten(unsettled.values());
     await writeAll(behind === 'all' ? [...twins.keys()] : [...behind.union(moved)], []);
     // From now on no dashboard takes anything from an earlier owner (D).
     options.publish(updatesOf([]));
@@ -389,7 +418,15 @@ export async function activateSite(options: {
     },
     recover,
     unsettled,
-    tell: transition => take({ changes: new Map(), transitions: [transition], withoutTwin: 0 }),
+    tell(transition) {
+      unsettled.set(transition.id, transition);
+      void write([], [transition]).then(outcome => {
+        if (outcome !== 'written') return;
+        if (unsettled.get(transition.id) !== transition) return options.onIncidents([transition]);
+        untold.set(transition.id, transition);
+        setTimeout(tellAnyway, TELL_SITE_AFTER_MS, transition).unref();
+      });
+    },
     settled(incidents) {
       for (const incident of incidents) {
         rememberTold(incident);
@@ -397,6 +434,9 @@ export async function activateSite(options: {
         // It may have been cleared since.
         if (known && known.clearedAt === incident.clearedAt) unsettled.delete(incident.id);
       }
+      const ready = incidents.filter(({ id, clearedAt }) => untold.get(id)?.clearedAt === clearedAt);
+      for (const { id } of ready) untold.delete(id);
+      if (ready.length > 0) options.onIncidents(ready);
     },
     async retell() {
       const lost = await missing([...told.values(), ...(await live.told(site))]);

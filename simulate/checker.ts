@@ -173,7 +173,7 @@ function checkIncidents(
     const cameInOrder =
       readings.every((reading, index) => index === 0 || isAfter(reading, readings[index - 1]!)) &&
       readings.every(({ isLate }) => !isLate);
-    if (cameInOrder && !wasRestored() && textOf(expected) !== textOf(incidents)) {
+    if (cameInOrder && !isForgotten && !wasRestored() && textOf(expected) !== textOf(incidents)) {
       wrong += complain(`incidents of ${device}, which came in order: ${about()}`);
     }
   }
@@ -187,7 +187,16 @@ function checkIncidents(
 function mayBeForgotten(faults: readonly Fault[]): boolean {
   const hit = (...kinds: readonly FaultKind[]) => faults.some(({ kind }) => kinds.includes(kind));
   return (
-    hit('node-kill', 'node-stop', 'node-pause', 'node-cut-postgres', 'node-cut-nats', 'cloud-lost') &&
+    // Of the owner of a Redis that goes back, too.
+    hit(
+      'node-kill',
+      'node-stop',
+      'node-pause',
+      'node-cut-postgres',
+      'node-cut-nats',
+      'cloud-lost',
+      'redis-stale',
+    ) &&
     hit('redis-stop', 'redis-wiped', 'redis-stale', 'node-cut-redis') &&
     (hit('postgres-stop', 'postgres-slow', 'postgres-answers-lost', 'node-cut-postgres', 'cloud-lost') ||
       hit('stream-deleted', 'stream-purged', 'nats-emptied'))

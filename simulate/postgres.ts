@@ -11,6 +11,7 @@ import { RangeSet } from '../protocol/range-set.ts';
 import { type CopiedRow, readCopy } from './copy-reader.ts';
 import type { Journal } from './journal.ts';
 import type { Network } from './network.ts';
+import { readSettle, type Settle } from './settle-text.ts';
 import type { Process, World } from './world.ts';
 
 export interface StoredIncident {
@@ -322,39 +323,25 @@ export function newPostgres(
       const before = tables.twins.get(key);
       if (!before || before.version < twin.version) tables.twins.set(key, twin);
     }
-    // As one statement sees it: the table before it.
+    noteIncidents(incidents.map(storedIncident));
+    tables.rows.push(...rows);
+  }
+
+  /** As one statement does: it sees the table as it was before it. */
+  function noteIncidents(incoming: readonly StoredIncident[]): void {
     const there = [...tables.incidents.values()];
-    for (const { id, rule, kind, site, device, opened_at, cleared_at, late } of incidents) {
+    for (const incident of incoming) {
+      const { id, clearedAt, late } = incident;
       const before = tables.incidents.get(id);
-      const others = there.filter(
-        each =>
-          each.id !== id &&
-          each.rule === rule &&
-          each.site === site &&
-          each.device === device &&
-          cleared_at !== null &&
-          each.clearedAt !== null &&
-          each.openedAt < cleared_at &&
-          each.clearedAt > opened_at,
-      );
+      const onTime = late ? incoming.filter(each => !each.late) : [];
+      const others = [...there, ...onTime].filter(each => isOneCause(each, incident));
       if (late && others.length > 0) continue;
       for (const other of late ? [] : others) if (other.late) tables.incidents.delete(other.id);
-      if (!before) {
-        tables.incidents.set(id, {
-          id,
-          rule,
-          kind,
-          site,
-          device,
-          openedAt: opened_at,
-          clearedAt: cleared_at,
-          late,
-        });
-      } else if (before.clearedAt === null && cleared_at !== null) {
-        tables.incidents.set(id, { ...before, clearedAt: cleared_at });
+      if (!before) tables.incidents.set(id, incident);
+      else if (before.clearedAt === null && clearedAt !== null) {
+        tables.incidents.set(id, { ...before, clearedAt });
       }
     }
-    tables.rows.push(...rows);
   }
 
   /** There and back. What is lost on the way back was done all the same (unknown outcome). */
@@ -486,66 +473,19 @@ class CopyTarget extends Writable {
   }
 }
 
-interface Settle {
-  readonly partition: number;
-  readonly epoch: number;
-  readonly ranges: readonly { log: number; ranges: string; late: number }[];
-  readonly cursors: readonly {
-    lane: string;
-    created: string;
-    sequence: number;
-  }[];
-  readonly twins: readonly {
-    site: string;
-    device: string;
-    version: number;
-    state: string;
-  }[];
-  readonly incidents: readonly {
-    id: string;
-    rule: string;
-    kind: string;
-    site: string;
-    device: string | null;
-    opened_at: number;
-    cleared_at: number | null;
-    late: boolean;
-  }[];
-}
+const storedIncident = ({ opened_at, cleared_at, ...same }: Settle['incidents'][number]): StoredIncident => ({
+  ...same,
+  openedAt: opened_at,
+  clearedAt: cleared_at,
+});
 
-/** The arguments of `holdfast.settle` in the text of the last round trip. */
-function readSettle(text: string): Settle {
-  const head = /holdfast\.settle\((\d+), (\d+), /.exec(text);
-  if (!head) throw new Error(`not a settling: ${text.slice(0, 100)}`);
-  const parts: unknown[] = [];
-  let at = head.index + head[0].length;
-  while (parts.length < 5) {
-    const escaped = text.startsWith(" E'", at) || text.startsWith("E'", at);
-    const start = text.indexOf("'", at) + 1;
-    let end = start;
-    let json = '';
-    for (;;) {
-      const quote = text.indexOf("'", end);
-      if (text[quote + 1] !== "'") {
-        json += text.slice(end, quote);
-        end = quote;
-        break;
-      }
-      json += text.slice(end, quote + 1);
-      end = quote + 2;
-    }
-    parts.push(JSON.parse(escaped ? json.replaceAll('\\\\', '\\') : json));
-    at = text.indexOf(',', end + 1) + 1;
-    while (text[at] === ' ' && text[at + 1] !== 'E') at++;
-    if (at === 0) break;
-  }
-  const [ranges, , cursors, twins, incidents] = parts as never[];
-  return {
-    partition: Number(head[1]),
-    epoch: Number(head[2]),
-    ranges: ranges!,
-    cursors: cursors!,
-    twins: twins!,
-    incidents: incidents!,
-  };
-}
+/** Two that are over, of one rule and device, and lie over one another. */
+const isOneCause = (a: StoredIncident, b: StoredIncident): boolean =>
+  a.id !== b.id &&
+  a.rule === b.rule &&
+  a.site === b.site &&
+  a.device === b.device &&
+  a.clearedAt !== null &&
+  b.clearedAt !== null &&
+  a.openedAt < b.clearedAt &&
+  a.clearedAt > b.openedAt;

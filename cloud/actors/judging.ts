@@ -81,8 +81,10 @@ function step(
   known: Since | null,
   gateway: string,
 ): void {
-  if (draft.alerts.has(rule.id)) {
-    if (verdict === 'back') clearFor(draft, rule, now);
+  const alert = draft.alerts.get(rule.id);
+  if (alert) {
+    // One that an earlier owner has told may have begun with a reading that is still to come.
+    if (verdict === 'back' && now.at >= alert.openedAt) clearFor(draft, rule, now);
     return;
   }
   const since = draft.memory.pending.get(rule.id);

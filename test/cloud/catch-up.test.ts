@@ -25,12 +25,12 @@ const redis = await startTestRedis();
 const pool = await freshDatabase(await startTestPostgres());
 const rules = book(tooHot);
 
-async function openLive(): Promise<LiveState> {
+async function openLive(confirmLease: () => Promise<void>): Promise<LiveState> {
   const live = await openLiveState({
     url: redis.url,
     twinTtlSeconds: 3600,
     logger: silentLogger,
-    confirmLease: () => Promise.resolve(),
+    confirmLease,
     onWritable: () => {},
     isKnown: async () => true,
   });
@@ -44,8 +44,9 @@ async function emptyRedis(): Promise<void> {
   await client.quit();
 }
 
-async function newOwner(site: string, epoch: number) {
-  const live = await openLive();
+/** @param confirmLease rejects while Redis may not be written to */
+async function newOwner(site: string, epoch: number, confirmLease = async () => {}) {
+  const live = await openLive(confirmLease);
   const caughtUp = Promise.withResolvers<void>();
   const published: TwinUpdates[] = [];
   const incidents: IncidentTransition[] = [];
@@ -135,4 +136,69 @@ test('what history had while Redis was away is remembered there once it is back,
     await owner.actor.recover();
     assert.deepEqual(await owner.live.told('dock'), owner.incidents);
   }
+});
+
+test('the end of an incident that Redis missed comes with the next twin, and not after it (D, R)', async () => {
+  const owner = await newOwner('quay', 1);
+  owner.caughtUp();
+  await owner.actor.live;
+  await owner.receive(1, 35);
+  await eventually('somebody is told', () => owner.incidents.length === 1);
+  const other = new Redis(redis.url);
+  await other.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes');
+  await other.quit();
+  await eventually('it is away', () => !owner.live.connected);
+  await owner.receive(2, 20);
+  await eventually('it is back', () => owner.live.connected);
+  await owner.receive(3, 19);
+  const stored = async () => (await owner.live.loadSite('quay', () => false))!;
+  await eventually('Redis has the twin', async () => (await stored()).twins[0]?.version === 3);
+  assert.equal((await stored()).outbox[0]?.clearedValue, 20);
+});
+
+test('what is over for history is not open again because Redis was away when it ended (R)', async () => {
+  const first = await newOwner('pier', 1);
+  first.caughtUp();
+  await first.actor.live;
+  await first.receive(1, 35);
+  await eventually('somebody is told', () => first.incidents.length === 1);
+  const opened = first.incidents[0]!;
+  first.actor.settled([opened]);
+  await first.live.forgetOutbox('pier', [opened]);
+  first.actor.close();
+
+  let isConfirmed = false;
+  const second = await newOwner('pier', 2, async () => {
+    if (!isConfirmed) throw new Error('PostgreSQL does not say');
+  });
+  second.caughtUp();
+  second.actor.settled([{ ...opened, clearedAt: opened.openedAt + 1000, clearedValue: 20 }]);
+  isConfirmed = true;
+  await eventually('Redis remembers its end', async () => {
+    await second.actor.recover();
+    return (await second.live.told('pier'))[0]?.clearedValue === 20;
+  });
+});
+
+test('a dead link follows from no message: people hear of it when history has it, or does not take it for long', async () => {
+  const owner = await newOwner('lock', 1);
+  owner.caughtUp();
+  await owner.actor.live;
+  const link = (gateway: string): IncidentTransition => ({
+    ...{ id: `link:lock/${gateway}:1`, rule: 'link', kind: 'link', severity: 'critical', site: 'lock' },
+    ...{ device: null, metric: null, summary: 'no link', threshold: null, late: false },
+    ...{ openedAt: 1, openedValue: null, clearedAt: null, clearedValue: null },
+  });
+  const [first, second] = [link('gw-1'), link('gw-2')];
+  owner.actor.tell(first);
+  owner.actor.tell(second);
+  await eventually(
+    'Redis has both',
+    async () => (await owner.live.loadSite('lock', () => false))?.outbox.length === 2,
+  );
+  assert.deepEqual(owner.incidents, []);
+  owner.actor.settled([first]);
+  assert.deepEqual(owner.incidents, [first]);
+  await eventually('the other is told all the same', () => owner.incidents.length === 2);
+  assert.deepEqual(owner.incidents, [first, second]);
 });

@@ -431,3 +431,18 @@ test('where the rule applies: site, device, both, everywhere', () => {
   assert.equal(applies('other', DEVICE), false);
   assert.equal(applies(SITE, 'other'), false);
 });
+
+test('an incident that an earlier owner told is over by a reading that follows its beginning, and by none before it', () => {
+  const told = receive(states.quiet, messages.told).state;
+  const step = (state: TwinState, temperature: number, at: number, sequence: number) =>
+    receive(state, on({ temperature }, { at, sequence }));
+  const between = step(told, 20, T0 + 0.5, 11);
+  assert.deepEqual(between.effects, []);
+  const begun = step(between.state, 36, T0 + 1, 12);
+  assert.deepEqual(begun.effects, []);
+  const over = step(begun.state, 20, T0 + 2, 13);
+  assert.deepEqual(
+    over.effects.map(({ transition }) => [transition.id, transition.clearedAt]),
+    [[messages.told.incident.id, T0 + 2]],
+  );
+});
