@@ -45,6 +45,7 @@ const Environment = z.object({
   HOLDFAST_HISTORY_COMMIT_INTERVAL_MS: whole.min(0).default(100),
   /** How long history keeps every reading, the hours of their aggregates, and the days. */
   HOLDFAST_RETENTION_DAYS: z.coerce.number().positive().default(90),
+  HOLDFAST_RETENTION_MINUTELY_DAYS: whole.min(1).max(36_500).default(90),
   HOLDFAST_RETENTION_HOURLY_DAYS: whole.min(1).max(36_500).default(365),
   HOLDFAST_RETENTION_DAILY_DAYS: whole.min(1).max(36_500).default(365),
   HOLDFAST_RETENTION_INCIDENT_DAYS: whole.min(31).max(36_500).default(730),
@@ -125,6 +126,7 @@ export function readCloudConfig(
       retentionMs: env.HOLDFAST_RETENTION_DAYS * DAY_MS,
       retention: {
         raw: Math.ceil(env.HOLDFAST_RETENTION_DAYS),
+        minutely: env.HOLDFAST_RETENTION_MINUTELY_DAYS,
         hourly: env.HOLDFAST_RETENTION_HOURLY_DAYS,
         daily: env.HOLDFAST_RETENTION_DAILY_DAYS,
       },

@@ -9,6 +9,7 @@ export async function inTransaction<T>(
   pool: Pool,
   work: (client: PoolClient) => Promise<T>,
   isKept: (outcome: T) => boolean = () => true,
+  begin = 'begin',
 ): Promise<T> {
   const client = await pool.connect();
   let broken: Error | undefined;
@@ -18,7 +19,7 @@ export async function inTransaction<T>(
   };
   client.on('error', onError);
   try {
-    await client.query('begin');
+    await client.query(begin);
     const outcome = await work(client);
     await client.query(isKept(outcome) ? 'commit' : 'rollback');
     return outcome;
@@ -38,3 +39,7 @@ export const committedWhenDone = <T extends { readonly outcome: string }>(
   pool: Pool,
   work: (client: PoolClient) => Promise<T>,
 ): Promise<T> => inTransaction(pool, work, ({ outcome }) => outcome === 'done');
+
+/** All that `work` reads is of one moment. */
+export const inSnapshot = <T>(pool: Pool, work: (client: PoolClient) => Promise<T>): Promise<T> =>
+  inTransaction(pool, work, undefined, 'begin isolation level repeatable read read only');

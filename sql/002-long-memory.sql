@@ -5,7 +5,7 @@
 set local search_path = holdfast, public;
 
 -- Messages of one device, shape, log and kind within a day, as columns: time, sequence, element, the shape's numbers, its texts.
--- How a column is written is told in cloud/history/chunks/series.ts and chunk.ts; `unpack` reads it.
+-- How a column is written is told in cloud/history/chunks/series.ts, columns.ts and chunk.ts; `unpack` reads it.
 create table chunk (
   -- Of the first message and of the last.
   at         timestamptz not null,

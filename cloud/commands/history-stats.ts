@@ -22,7 +22,8 @@ export async function showStats(json: boolean): Promise<void> {
       hotReadings: sumOf(all, 'hotReadings'),
       chunkReadings: sumOf(all, 'chunkReadings'),
     };
-    const bytes = total.messageBytes + total.chunkBytes + total.aggregateBytes + total.summaryBytes;
+    const { messageBytes, chunkBytes, aggregateBytes, minutesBytes, summaryBytes } = total;
+    const bytes = messageBytes + chunkBytes + aggregateBytes + minutesBytes + summaryBytes;
     const readings = total.hotReadings + total.chunkReadings;
     const bytesPerReading = readings === 0 ? null : bytes / readings;
     print(json, { days, total: { ...total, bytes, readings, bytesPerReading } }, () => [
@@ -31,7 +32,7 @@ export async function showStats(json: boolean): Promise<void> {
         ...days.map(day => rowOf(day.day, day)),
         rowOf('all', total),
       ]),
-      `Aggregates: ${megabytes(total.aggregateBytes)}; summaries: ${megabytes(total.summaryBytes)}.`,
+      `Aggregates: ${megabytes(aggregateBytes)}; minutes: ${megabytes(minutesBytes)}; summaries: ${megabytes(summaryBytes)}.`,
       `Altogether ${megabytes(bytes)} for ${count(readings)} readings${
         bytesPerReading === null ? '' : `: ${bytesPerReading.toFixed(2)} bytes per reading`
       }.`,

@@ -3,7 +3,7 @@
  * way, because every step takes away what it adds up, in one statement (B, C).
  *
  *   readings ──raw──▶ gone          summaries ──raw──▶ hours or days
- *   hours ──hourly──▶ days ──daily──▶ gone
+ *   minutes ──minutely──▶ gone      hours ──hourly──▶ days ──daily──▶ gone
  */
 import type { Pool } from 'pg';
 import { inTransaction } from '../in-transaction.ts';
@@ -15,6 +15,7 @@ import { DAY_US, millisOf } from './query/micros.ts';
 /** Days. */
 export interface Retention {
   readonly raw: number;
+  readonly minutely: number;
   readonly hourly: number;
   readonly daily: number;
 }
@@ -42,6 +43,7 @@ export async function expireHistory(pool: Pool, retention: Retention, nowMs: num
     if (endMs <= nowMs - most * DAY_MS) await dropDay(pool, tables);
     else if (endMs <= nowMs - least * DAY_MS) await deleteOfTypes(pool, tables, retention.raw, nowMs);
   }
+  await deleteMinutes(pool, retention.minutely, nowMs);
   const hourly = { usual: retention.hourly, least: (await rangeOf(pool, 'hourly', retention.hourly)).least };
   while ((await foldHours(pool, hourly, nowMs)) > 0);
   await deleteDays(pool, retention.daily, nowMs);
@@ -86,14 +88,21 @@ async function deleteOfTypes(
   }
 }
 
-/** What a gateway thinned is all there is of its time: it lives on in the hours, or in the days where its interval is longer. */
+/**
+ * What a gateway thinned is all there is of its time: it lives on in the hours, or in the days where its interval is longer. The
+ * minutes of these hours would lack it.
+ */
 async function foldSummaries(pool: Pool, usual: number, nowMs: number): Promise<void> {
   await pool.query(
     `with gone as (
        delete from holdfast.summary s using holdfast.device d
         where d.id = s.device
           and s.at < to_timestamp($2 / 1000.0) - make_interval(days => ${keptDays('raw', '$1')})
-       returning s.*)
+       returning s.*),
+     lacking as (
+       delete from holdfast.minutes m using gone g
+        where m.device = g.device and m.metric = g.metric
+          and m.at >= date_trunc('hour', g.at, 'UTC') and m.at < g.at + g.interval_ms * interval '1 millisecond')
      insert into holdfast.aggregate as a (device, metric, seconds, at, count, minimum, maximum, mean)
      select device, metric, seconds, date_trunc(case seconds when 3600 then 'hour' else 'day' end, at, 'UTC'),
             sum(count), min(minimum), max(maximum), holdfast.as_float8(sum(mean::numeric * count) / sum(count))
@@ -101,6 +110,16 @@ async function foldSummaries(pool: Pool, usual: number, nowMs: number): Promise<
       group by 1, 2, 3, 4
      ${JOIN_AGGREGATES}`,
     [usual, nowMs],
+  );
+}
+
+async function deleteMinutes(pool: Pool, usual: number, nowMs: number): Promise<void> {
+  const { least } = await rangeOf(pool, 'minutely', usual);
+  await pool.query(
+    `delete from holdfast.minutes m using holdfast.device d
+      where d.id = m.device and m.at < to_timestamp($2 / 1000.0) - make_interval(days => $3)
+        and m.at < to_timestamp($2 / 1000.0) - make_interval(days => ${keptDays('minutely', '$1')})`,
+    [usual, nowMs, least],
   );
 }
 

@@ -62,6 +62,7 @@ const Days = z.number().int().min(1).max(36_500);
 const Retention = z.strictObject({
   /** Every reading. */
   raw: Days.optional(),
+  minutely: Days.optional(),
   hourly: Days.optional(),
   daily: Days.optional(),
 });

@@ -41,11 +41,36 @@ export async function moveHistory(pool: Pool, only?: string): Promise<void> {
     [only ?? null, LOOKED_AFTER_DAYS],
   );
   for (const found of rows) {
+    await moveMinutes(pool, found);
     await moveMessages(pool, found);
     await moveSummaries(pool, found);
     await moveAggregates(pool, found);
   }
   await moveStoredTwins(pool, only);
+}
+
+/**
+ * Of an hour that both have something of, neither is whole any more: its minutes follow from the readings again, or are part of
+ * the hour. Before the chunks move, which say what there is.
+ */
+async function moveMinutes(pool: Pool, { fromId, toId }: AliasInHistory): Promise<void> {
+  await pool.query(
+    `with shared as (
+       select m.device, m.metric, m.at from holdfast.minutes m
+        where m.device in ($1, $2) and (
+              exists (select from holdfast.chunk c
+                       where c.device = $1 + $2 - m.device and c.at < m.at + interval '1 hour' and c.until >= m.at
+                         and c.at >= date_trunc('day', m.at, 'UTC'))
+              or exists (select from holdfast.minutes o
+                          where o.device = $1 + $2 - m.device and o.metric = m.metric and o.at = m.at))
+     ), gone as (
+       delete from holdfast.minutes m using shared s where (m.device, m.metric, m.at) = (s.device, s.metric, s.at)
+     )
+     update holdfast.minutes m set device = $2
+      where m.device = $1 and not exists (
+            select from shared s where (m.device, m.metric, m.at) = (s.device, s.metric, s.at))`,
+    [fromId, toId],
+  );
 }
 
 async function moveMessages(pool: Pool, { fromId, toId }: AliasInHistory): Promise<void> {

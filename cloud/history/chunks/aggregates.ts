@@ -1,4 +1,4 @@
-/** What becomes of numbers in an hour, pure; the same words as the table `aggregate` has. */
+/** What becomes of numbers in an hour or a minute, pure; the same words as the table `aggregate` has. */
 import type { Messages } from './chunk.ts';
 
 export interface Aggregate {
@@ -14,19 +14,34 @@ export interface Aggregate {
 }
 
 export const HOUR_MICROSECONDS = 3_600_000_000;
+export const MINUTE_MICROSECONDS = 60_000_000;
 
-/** @param into by the hour's beginning */
-export function aggregateByHour(
+/**
+ * @param width of an interval
+ * @param into by the interval's beginning
+ */
+export function aggregateBy(
+  width: number,
   at: Messages['at'],
   values: ArrayLike<number>,
   into: Map<number, Aggregate>,
 ): void {
+  let end = Number.NEGATIVE_INFINITY;
+  let begin = Number.POSITIVE_INFINITY;
+  let known: Aggregate | undefined;
   for (let i = 0; i < at.length; i++) {
     const time = at[i]!;
-    const hour = Math.floor(time / HOUR_MICROSECONDS) * HOUR_MICROSECONDS;
-    const known = into.get(hour);
+    // Most lie in the interval of the one before.
+    if (time >= end || time < begin) {
+      begin = Math.floor(time / width) * width;
+      end = begin + width;
+      known = into.get(begin);
+    }
     if (known) add(known, values[i]!, time);
-    else into.set(hour, ofOne(values[i]!, time));
+    else {
+      known = ofOne(values[i]!, time);
+      into.set(begin, known);
+    }
   }
 }
 

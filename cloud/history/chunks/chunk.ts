@@ -1,12 +1,19 @@
 /**
  * Messages of one device and shape as columns, pure: what `message` holds as rows, `chunk` holds as one row of series.
  *
- *   time │ sequence │ element │ number 1 … n │ text 1 … m        (`series.ts`)
+ *   time │ sequence │ element │ number 1 … n │ text 1 … m        (`columns.ts`)
  *
- * Times are whole microseconds, or larger units where all are. Numbers are whole numbers of a power of ten where that loses
- * nothing, bit for bit; a column that has others is in `floats`. Texts are places in `words`.
+ * Times are whole microseconds, or larger units where all are. Texts are places in `words`.
  */
-import { type Integers, LARGEST, packSeries, unpackSeries } from './series.ts';
+import {
+  type Columns,
+  digitsOf,
+  integersOf,
+  mapped,
+  newColumnPacker,
+  numbersOf as numbersIn,
+} from './columns.ts';
+import type { Integers } from './series.ts';
 
 /** What all messages of a chunk share. */
 export interface ChunkKey {
@@ -28,30 +35,18 @@ export interface Messages {
   readonly claimedAt: readonly (number | null)[] | null;
 }
 
-export interface Chunk extends ChunkKey {
+export interface Chunk extends ChunkKey, Columns {
   readonly at: number;
   readonly until: number;
   readonly messages: number;
   /** How many of the columns are numbers. */
   readonly numbers: number;
-  /** Per column: the series' form, and 32 times its digits. */
-  readonly forms: readonly number[];
-  readonly bases: readonly number[];
-  readonly steps: readonly number[];
-  /** Per column: where it begins in `body`, or in `floats` (form `FLOATS`). */
-  readonly places: readonly number[];
-  readonly body: Uint8Array;
-  readonly floats: ArrayLike<number> | null;
   readonly words: readonly string[] | null;
   readonly claimedAt: readonly (number | null)[] | null;
 }
 
-/** A column in `floats`. */
-export const FLOATS = 31;
-const DIGITS_UNIT = 32;
 /** Microseconds, milliseconds, seconds, by the digits that are left out. */
 const TIME_DIGITS = [6, 3, 0] as const;
-const DECIMALS_MAX = 9;
 const FIXED_COLUMNS = 3;
 
 /** More messages than this make another chunk: one of them costs reading all. */
@@ -61,49 +56,19 @@ export const MESSAGES_PER_CHUNK = 4096;
 export function packChunk(key: ChunkKey, messages: Messages): Chunk {
   const { at, sequence, element } = messages;
   const count = at.length;
-  const forms: number[] = [];
-  const bases: number[] = [];
-  const steps: number[] = [];
-  const places: number[] = [];
-  const parts: Uint8Array[] = [];
-  let bytes = 0;
-  const floats: number[] = [];
-  function add(values: Integers, digits = 0): void {
-    const series = packSeries(values);
-    forms.push(series.form + DIGITS_UNIT * digits);
-    bases.push(series.base);
-    steps.push(series.step);
-    places.push(bytes);
-    parts.push(series.bytes);
-    bytes += series.bytes.length;
-  }
-
+  const columns = newColumnPacker();
   const [first, last] = [at[0]!, at[count - 1]!];
   const timeDigits = TIME_DIGITS.find(digits => isMultiple(at, 10 ** digits)) ?? 0;
-  add(
+  columns.integers(
     mapped(at, value => (value - first) / 10 ** timeDigits),
     timeDigits,
   );
-  add(sequence);
-  add(element);
-  for (const values of messages.numbers) {
-    const digits = decimalsOf(values);
-    if (digits !== null)
-      add(
-        mapped(values, value => Math.round(value * 10 ** digits)),
-        digits,
-      );
-    else {
-      forms.push(FLOATS);
-      bases.push(0);
-      steps.push(0);
-      places.push(floats.length);
-      for (let i = 0; i < count; i++) floats.push(values[i]!);
-    }
-  }
+  columns.integers(sequence);
+  columns.integers(element);
+  for (const values of messages.numbers) columns.numbers(values);
   const words = new Map<string, number>();
   for (const texts of messages.texts) {
-    add(
+    columns.integers(
       texts.map(text => {
         const known = words.get(text) ?? words.size;
         words.set(text, known);
@@ -117,12 +82,7 @@ export function packChunk(key: ChunkKey, messages: Messages): Chunk {
     until: last,
     messages: count,
     numbers: messages.numbers.length,
-    forms,
-    bases,
-    steps,
-    places,
-    body: joined(parts, bytes),
-    floats: floats.length > 0 ? floats : null,
+    ...columns.packed(),
     words: words.size > 0 ? [...words.keys()] : null,
     claimedAt: messages.claimedAt,
   };
@@ -133,11 +93,11 @@ export function unpackChunk(chunk: Chunk): Messages {
   const texts = chunk.forms.length - textsFrom;
   return {
     at: timesOf(chunk),
-    sequence: columnOf(chunk, 1),
-    element: columnOf(chunk, 2),
+    sequence: integersOf(chunk, 1, chunk.messages),
+    element: integersOf(chunk, 2, chunk.messages),
     numbers: Array.from({ length: chunk.numbers }, (_, position) => numbersOf(chunk, position)),
     texts: Array.from({ length: texts }, (_, position) =>
-      Array.from(columnOf(chunk, textsFrom + position), word => chunk.words![word]!),
+      Array.from(integersOf(chunk, textsFrom + position, chunk.messages), word => chunk.words![word]!),
     ),
     claimedAt: chunk.claimedAt,
   };
@@ -145,79 +105,18 @@ export function unpackChunk(chunk: Chunk): Messages {
 
 /** Microseconds since 2000. */
 export function timesOf(chunk: Chunk): Float64Array {
-  const scale = 10 ** Math.floor(chunk.forms[0]! / DIGITS_UNIT);
-  const times = columnOf(chunk, 0);
+  const scale = 10 ** digitsOf(chunk, 0);
+  const times = integersOf(chunk, 0, chunk.messages);
   for (let i = 0; i < times.length; i++) times[i] = chunk.at + times[i]! * scale;
   return times;
 }
 
 /** @param position of the number in the shape, from 0 */
-export function numbersOf(chunk: Chunk, position: number): Float64Array {
-  const index = FIXED_COLUMNS + position;
-  const form = chunk.forms[index]!;
-  if (form === FLOATS) {
-    const place = chunk.places[index]!;
-    return Float64Array.from({ length: chunk.messages }, (_, i) => chunk.floats![place + i]!);
-  }
-  const values = columnOf(chunk, index);
-  const scale = 10 ** Math.floor(form / DIGITS_UNIT);
-  if (scale !== 1) for (let i = 0; i < values.length; i++) values[i] = values[i]! / scale;
-  return values;
-}
-
-const columnOf = ({ forms, bases, steps, places, body, messages }: Chunk, index: number): Float64Array =>
-  unpackSeries(
-    {
-      form: forms[index]! % DIGITS_UNIT,
-      base: bases[index]!,
-      step: steps[index]!,
-      bytes: body.subarray(places[index]!),
-    },
-    messages,
-  );
-
-/** The fewest decimals that all of them have; null when some are no decimals. */
-function decimalsOf(values: ArrayLike<number>): number | null {
-  let digits = 0;
-  for (let i = 0; i < values.length; i++) {
-    const value = values[i]!;
-    for (;;) {
-      const whole = Math.round(value * 10 ** digits);
-      if (isDecimal(value, whole, digits)) break;
-      if (digits === DECIMALS_MAX) return null;
-      digits++;
-    }
-  }
-  // With more digits than it needs by itself, one of them may be too large, or be another number.
-  for (let i = 0; i < values.length; i++) {
-    const whole = Math.round(values[i]! * 10 ** digits);
-    if (!isDecimal(values[i]!, whole, digits)) return null;
-  }
-  return digits;
-}
-
-/** Bit for bit: a whole number has no -0. */
-const isDecimal = (value: number, whole: number, digits: number): boolean =>
-  Math.abs(whole) <= LARGEST && whole / 10 ** digits === value && !Object.is(value, -0);
+export const numbersOf = (chunk: Chunk, position: number): Float64Array =>
+  numbersIn(chunk, FIXED_COLUMNS + position, chunk.messages);
 
 function isMultiple(values: Integers, unit: number): boolean {
   const first = values[0]!;
   for (let i = 1; i < values.length; i++) if ((values[i]! - first) % unit !== 0) return false;
   return true;
-}
-
-function mapped(values: ArrayLike<number>, change: (value: number) => number): Float64Array {
-  const out = new Float64Array(values.length);
-  for (let i = 0; i < out.length; i++) out[i] = change(values[i]!);
-  return out;
-}
-
-function joined(parts: readonly Uint8Array[], bytes: number): Uint8Array {
-  const out = new Uint8Array(bytes);
-  let offset = 0;
-  for (const part of parts) {
-    out.set(part, offset);
-    offset += part.length;
-  }
-  return out;
 }

@@ -3,7 +3,8 @@
  * aggregates, in one transaction (B, C). Killed at any statement it has done nothing.
  *
  *   message ─▶ runs of one key ─┬─▶ chunks of that day        small ones of before are taken up and written anew
- *                               └─▶ aggregates by hour
+ *                               ├─▶ aggregates by hour
+ *                               └─▶ minutes of what is sent often
  *
  * REPEATABLE READ: what is deleted is what was read, whatever is written meanwhile. Whoever meets a row that another has
  * changed since gives up and tries again later.
@@ -13,7 +14,7 @@ import { Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { ClientBase } from 'pg';
 import { to as copyTo } from 'pg-copy-streams';
-import { type Aggregate, aggregateByHour } from './aggregates.ts';
+import { type Aggregate, aggregateBy, HOUR_MICROSECONDS } from './aggregates.ts';
 import { type ChunkKey, MESSAGES_PER_CHUNK, packChunk, unpackChunk } from './chunk.ts';
 import type { DayOfMessages } from './due.ts';
 import {
@@ -26,6 +27,7 @@ import {
 } from './message-rows.ts';
 import type { Shapes } from './shapes.ts';
 import { type AggregateOf, addAggregates, insertChunk, TIME_2000, takeSmallChunks } from './store-chunks.ts';
+import { addMinutes, type SeriesOfStep } from './store-minutes.ts';
 
 export interface CompactionStep {
   readonly tables: DayOfMessages;
@@ -78,7 +80,9 @@ async function compactWithin(
   const { tables, devices } = step;
   const runs = readMessageRows(await copyOut(client, selectMessages(step)));
   const byKey = new Map(runs.map(run => [keyOf(run), run]));
-  const aggregates = await aggregatesOf(runs, shapes);
+  const series = await seriesIn(runs, shapes);
+  await addMinutes(client, step, series);
+  await addAggregates(client, series.flatMap(hoursOf));
   const messages = runs.reduce((sum, run) => sum + run.at.length, 0);
   for (const chunk of await takeSmallChunks(client, tables.chunk, devices, SMALL_CHUNK_MESSAGES)) {
     const key = keyOf(chunk);
@@ -98,7 +102,6 @@ async function compactWithin(
       bytes += chunk.body.length;
     }
   }
-  await addAggregates(client, aggregates);
   const { rowCount } = await client.query(
     `delete from ${tables.message} where device = any ($1) and at >= ${timeOf(step.from)} and at < ${timeOf(step.to)}`,
     [devices],
@@ -130,17 +133,21 @@ async function copyOut(client: ClientBase, query: string): Promise<Buffer> {
   return Buffer.concat(parts);
 }
 
-async function aggregatesOf(runs: readonly MessageRun[], shapes: Shapes): Promise<AggregateOf[]> {
-  const found = new Map<string, { device: number; metric: number; hours: Map<number, Aggregate> }>();
+async function seriesIn(runs: readonly MessageRun[], shapes: Shapes): Promise<SeriesOfStep[]> {
+  const found = new Map<string, SeriesOfStep>();
   for (const { device, shape, at, numbers } of runs) {
     for (const [column, metric] of (await shapes.numbersOf(shape)).entries()) {
       const key = `${device} ${metric}`;
-      const of = found.get(key) ?? { device, metric, hours: new Map<number, Aggregate>() };
+      const of = found.get(key) ?? { device, metric, runs: [] };
       found.set(key, of);
-      aggregateByHour(at, numbers[column]!, of.hours);
+      of.runs.push({ at, values: numbers[column]! });
     }
   }
-  return [...found.values()].flatMap(({ device, metric, hours }) =>
-    [...hours].map(([at, one]) => ({ ...one, device, metric, at })),
-  );
+  return [...found.values()];
+}
+
+function hoursOf({ device, metric, runs }: SeriesOfStep): AggregateOf[] {
+  const hours = new Map<number, Aggregate>();
+  for (const { at, values } of runs) aggregateBy(HOUR_MICROSECONDS, at, values, hours);
+  return [...hours].map(([at, one]) => ({ ...one, device, metric, at }));
 }

@@ -6,7 +6,8 @@ import type { Chunk } from './chunk.ts';
 export const TIME_2000 = `timestamptz '2000-01-01 00:00:00+00'`;
 export const asTime = (parameter: string): string =>
   `${TIME_2000} + ${parameter}::bigint * interval '1 microsecond'`;
-const asMicroseconds = (time: string) => `(extract(epoch from ${time} - ${TIME_2000}) * 1000000)::bigint`;
+export const asMicroseconds = (time: string) =>
+  `(extract(epoch from ${time} - ${TIME_2000}) * 1000000)::bigint`;
 
 type Client = Pick<PoolClient, 'query'>;
 
@@ -64,7 +65,7 @@ export async function insertChunk(client: Client, table: string, chunk: Chunk): 
 }
 
 /** To the last bit; the client would write -0 as 0. */
-const floatText = (value: number): string => (Object.is(value, -0) ? '-0' : String(value));
+export const floatText = (value: number): string => (Object.is(value, -0) ? '-0' : String(value));
 
 /** Of these devices, so that what they have can be joined with what has come. */
 export async function takeSmallChunks(

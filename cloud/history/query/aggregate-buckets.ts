@@ -47,12 +47,16 @@ const UNDEFINED_TABLE = '42P01';
 /** No interval lies within a bucket of it: what is known beside raw readings. */
 export const NO_WIDTH_MS = 1;
 
-/** @returns as many as `series`; buckets that touch the range are whole */
+/**
+ * @param more `withoutMinutes`: hours whose minutes are known are left out
+ * @returns as many as `series`; buckets that touch the range are whole
+ */
 export async function aggregateBuckets(
-  pool: Pool,
+  pool: Pick<Pool, 'query'>,
   series: readonly Series[],
   range: Range,
   widthMs: number,
+  { withoutMinutes = false } = {},
 ): Promise<SeriesBuckets[]> {
   const whole = wholeBuckets(range, widthMs * 1000);
   const values = [
@@ -69,7 +73,7 @@ export async function aggregateBuckets(
     const { rows } = await pool.query<{ series: number; packed: Buffer }>({
       // Others read tables of days: they are planned for these, and a connection would remember each.
       ...(isWhole && source === null && { name: 'holdfast aggregate buckets' }),
-      text: statement(isWhole, source),
+      text: statement(isWhole, source, withoutMinutes),
       values: isWhole ? values : [...values, ...chunkTimes(whole)],
     });
     return rows;
@@ -89,7 +93,7 @@ const chunkTimes = ({ from, to }: Range): [string, string] => [
 ];
 
 /** @returns what to read rows from; null when there are none */
-async function hotSource(pool: Pool, range: Range): Promise<string | null> {
+async function hotSource(pool: Pick<Pool, 'query'>, range: Range): Promise<string | null> {
   if (range.to - range.from <= FEW_DAYS_US) return 'holdfast.message';
   const tables = await hotTables(pool, range);
   if (tables.length === 0) return null;
@@ -137,6 +141,8 @@ const HOURS_HELD = `
        where a.device = w.device and a.metric = w.metric and a.seconds = 3600 and a.at >= $3 and a.at < $4
        group by 1) h`;
 const HOURS_BESIDE = aggregatesOf(3600, 'a.at', '3600000', RAW_IS_GONE);
+const HOURS_WITHOUT_MINUTES = `${HOURS_BESIDE}
+     and not exists (select from holdfast.minutes m where m.device = w.device and m.metric = w.metric and m.at = a.at)`;
 const DAYS = aggregatesOf(
   86_400,
   `case when $6::float8 >= 86400000 then ${bucketOf('a.at')} else a.at end`,
@@ -189,13 +195,13 @@ const SUMMARIES = `
    where s.at > $3::timestamptz - interval '1 day' and s.at < $4 and e.until > $3`;
 
 /** A value per series: of each bucket and interval its time, and eight other doubles. */
-const statement = (isWhole: boolean, source: string | null) => `
+const statement = (isWhole: boolean, source: string | null, withoutMinutes: boolean) => `
   with wanted as materialized (
     select w.series, w.device, w.name, m.id as metric
       from unnest($1::int[], $2::text[]) with ordinality as w (device, name, series)
       left join holdfast.metric m on m.name = w.name),
   part as (
-    ${isWhole ? HOURS_HELD : HOURS_BESIDE}
+    ${isWhole ? HOURS_HELD : withoutMinutes ? HOURS_WITHOUT_MINUTES : HOURS_BESIDE}
     union all ${DAYS}
     ${source === null ? '' : rowsOf(source)}
     union all ${SUMMARIES})

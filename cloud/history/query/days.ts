@@ -22,7 +22,7 @@ export async function storedDays(pool: Pool, range: Range): Promise<number[]> {
  * take longer than all the rest. What is written to one of them from now on came after the question.
  * @returns their tables
  */
-export async function hotTables(pool: Pool, range: Range): Promise<string[]> {
+export async function hotTables(pool: Pick<Pool, 'query'>, range: Range): Promise<string[]> {
   const { rows } = await pool.query<{ relation: string }>({
     name: 'holdfast hot days',
     text: `select relation::text from holdfast.day_tables()

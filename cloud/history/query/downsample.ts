@@ -68,7 +68,7 @@ export async function downsample(
   const others = series.filter(one => !raw.has(one));
   let buckets = known.filter((_, i) => !raw.has(series[i]!));
   if (widthMs < HOUR_MS && others.length > 0) {
-    const folded = await foldReadings(pool, { series: others, range, widthMs, days }, buckets, readingsMax);
+    const folded = await foldReadings(pool, { series: others, range, widthMs, days }, readingsMax);
     if (folded.outcome === 'too-many') return { ...folded, readingsMax };
     buckets = folded.series;
   }

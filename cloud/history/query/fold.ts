@@ -2,6 +2,7 @@
  * What becomes of readings in buckets of time, pure. A bucket is whole or not there: it counts what is known
  * of all of its time, raw readings and summaries of what was thinned alike.
  */
+import type { Minute } from '../chunks/minutes.ts';
 import type { Range } from './micros.ts';
 import { millisOf } from './micros.ts';
 import type { Slice } from './runs.ts';
@@ -31,6 +32,8 @@ export interface Fold {
     readonly max: number;
     readonly mean: number;
   }): void;
+  /** @param at its beginning; what does not lie within the buckets is left out */
+  addMinute(at: number, minute: Minute): void;
   /** Those that have readings, ascending. */
   buckets(): Bucket[];
 }
@@ -63,6 +66,18 @@ export function newFold(range: Range, width: number): Fold {
     if (high > max[i]!) max[i] = high;
   }
 
+  function noteFirst(i: number, value: number, time: number): void {
+    if (time > firstAt[i]! || (time === firstAt[i] && value >= first[i]!)) return;
+    first[i] = value;
+    firstAt[i] = time;
+  }
+
+  function noteLast(i: number, value: number, time: number): void {
+    if (time < lastAt[i]! || (time === lastAt[i] && value <= last[i]!)) return;
+    last[i] = value;
+    lastAt[i] = time;
+  }
+
   return {
     add({ column, from, to }) {
       if (column.type === 's') return;
@@ -79,15 +94,16 @@ export function newFold(range: Range, width: number): Fold {
         }
         const value = values[place]!;
         addTo(i, value, value, value, 1);
-        if (time < firstAt[i]! || (time === firstAt[i] && value < first[i]!)) {
-          first[i] = value;
-          firstAt[i] = time;
-        }
-        if (time > lastAt[i]! || (time === lastAt[i] && value > last[i]!)) {
-          last[i] = value;
-          lastAt[i] = time;
-        }
+        noteFirst(i, value, time);
+        noteLast(i, value, time);
       }
+    },
+    addMinute(begin, minute) {
+      if (begin < range.from || begin >= range.to) return;
+      const i = Math.floor((begin - range.from) / width);
+      addTo(i, minute.minimum, minute.maximum, minute.sum / minute.count, minute.count);
+      noteFirst(i, minute.first, minute.firstAt);
+      noteLast(i, minute.last, minute.lastAt);
     },
     addSummary({ at, count: times, min: low, max: high, mean }) {
       const i = Math.floor((at - range.from) / width);

@@ -24,6 +24,8 @@ export interface PieceRequest {
   readonly metrics: readonly string[];
   /** Messages without any of these metrics are read, too. */
   readonly withBare: boolean;
+  /** Chunks of hours whose minutes are known are left out, as far as they hold nothing else. */
+  readonly withoutMinutes?: boolean;
   readonly range: Range;
   /** Beginnings of the days that may have readings, ascending. */
   readonly days: readonly number[];
@@ -49,7 +51,7 @@ const DAYS_PER_WINDOW = 32;
 /** A window that has less than that is followed by a longer one. */
 const FEW_MESSAGES = 8192;
 
-export async function* readPieces(pool: Pool, request: PieceRequest): AsyncGenerator<Piece> {
+export async function* readPieces(pool: Pick<Pool, 'query'>, request: PieceRequest): AsyncGenerator<Piece> {
   const windows = openWindows(request);
   let next = fetchNext(pool, request, windows);
   for (;;) {
@@ -78,7 +80,11 @@ interface Windows {
 const openWindows = ({ range }: PieceRequest): Windows => ({ from: range.from, days: 1, size: 1 });
 
 /** @returns null at the end */
-async function fetchNext(pool: Pool, request: PieceRequest, windows: Windows): Promise<Piece | null> {
+async function fetchNext(
+  pool: Pick<Pool, 'query'>,
+  request: PieceRequest,
+  windows: Windows,
+): Promise<Piece | null> {
   for (;;) {
     const first = request.days.findIndex(day => day + DAY_US > windows.from);
     const last = request.days[Math.min(first + windows.days, request.days.length) - 1];
@@ -116,11 +122,16 @@ interface Fetched {
   readonly messages: number;
 }
 
-async function fetchPiece(pool: Pool, request: PieceRequest, range: Range, size: number): Promise<Fetched> {
+async function fetchPiece(
+  pool: Pick<Pool, 'query'>,
+  request: PieceRequest,
+  range: Range,
+  size: number,
+): Promise<Fetched> {
   const chunksMax = CHUNKS_PER_PIECE * size;
   const rowsMax = ROWS_PER_PIECE * size;
   // Not a prepared statement: with the times known, it is planned for the tables of these days alone.
-  const { rows } = await pool.query<PieceRow>(statement(request.withBare), [
+  const { rows } = await pool.query<PieceRow>(statement(request), [
     request.device,
     timestampOf(Math.floor(range.from / DAY_US) * DAY_US),
     timestampOf(range.from),
@@ -157,11 +168,18 @@ const columnsOf = (shape: string) => `
   (select json_agg(json_build_array(m.name, m.type, m.position) order by m.type, m.position)
      from holdfast.shape_metric m where m.shape = ${shape} and m.name = any ($5)) as columns`;
 
+/** Whether the chunk `c` lies within an hour whose minutes of the metric are known. */
+export const hasMinutes = (c: string, metric: string): string => `
+  exists (select from holdfast.minutes m
+           where m.device = ${c}.device and m.metric = ${metric}
+             and m.at = date_trunc('hour', ${c}.at, 'UTC') and ${c}.until < m.at + interval '1 hour')`;
+
 /** A chunk lies within one day. */
-const statement = (withBare: boolean) => `
+const statement = ({ withBare, withoutMinutes }: PieceRequest) => `
   with c as materialized (
-    select * from holdfast.chunk
+    select * from holdfast.chunk c
      where device = $1 and at >= $2 and at < $4 and until >= $3 ${shapesOf(withBare)}
+           ${withoutMinutes ? `and not ${hasMinutes('c', '(select id from holdfast.metric where name = any ($5))')}` : ''}
      order by at limit $6),
   edge as (select case when count(*) = $6 then max(at) end as at from c),
   h as materialized (

@@ -19,6 +19,8 @@ export interface Run {
   readonly kind: number;
   /** Microseconds since 2000. */
   readonly at: Float64Array;
+  /** Out of a chunk. */
+  readonly isCompacted: boolean;
   /** All of its columns: only where more is needed than times and numbers. */
   messages(): Messages;
   /** @param position in the shape, from 1 */
@@ -47,6 +49,7 @@ export function runOfChunk(chunk: Chunk): Run {
   return {
     ...{ shape, log, kind },
     at: timesOf(chunk),
+    isCompacted: true,
     messages: () => {
       whole ??= unpackChunk(chunk);
       return whole;
@@ -59,6 +62,7 @@ export function runOfRows({ shape, log, kind, messages }: HotRun): Run {
   return {
     ...{ shape, log, kind },
     at: Float64Array.from(messages.at),
+    isCompacted: false,
     messages: () => messages,
     numbers: remembered(position => Float64Array.from(messages.numbers[position - 1]!)),
   };

@@ -21,13 +21,17 @@ export interface SeriesRequest extends Series {
   /** Beginnings of the days that may have readings, ascending. */
   readonly days: readonly number[];
   readonly ahead?: boolean;
+  readonly withoutMinutes?: boolean;
 }
 
 /** Ascending; never more than a piece at a time. */
-export async function* readSeries(pool: Pool, request: SeriesRequest): AsyncGenerator<Slice[]> {
-  const { device, metric, range, days, ahead = false } = request;
+export async function* readSeries(
+  pool: Pick<Pool, 'query'>,
+  request: SeriesRequest,
+): AsyncGenerator<Slice[]> {
+  const { device, metric, range, days, ahead = false, withoutMinutes = false } = request;
   for await (const piece of readPieces(pool, {
-    ...{ device, range, days, ahead },
+    ...{ device, range, days, ahead, withoutMinutes },
     metrics: [metric],
     withBare: false,
   })) {
@@ -47,7 +51,7 @@ const WINDOW_GROWTH = 4;
 
 /** @returns ascending; `more` when there are others before them */
 export async function readNewest(
-  pool: Pool,
+  pool: Pick<Pool, 'query'>,
   request: SeriesRequest,
   count: number,
 ): Promise<{ slices: Slice[]; more: boolean }> {

@@ -18,6 +18,7 @@ export interface DayStats {
 
 export interface TableStats {
   readonly aggregateBytes: number;
+  readonly minutesBytes: number;
   readonly summaryBytes: number;
 }
 
@@ -55,6 +56,7 @@ async function countReadings(
 export async function tableStats(pool: Pool): Promise<TableStats> {
   const { rows } = await pool.query<TableStats>(
     `select pg_total_relation_size('holdfast.aggregate')::float8 as "aggregateBytes",
+            pg_total_relation_size('holdfast.minutes')::float8 as "minutesBytes",
             pg_total_relation_size('holdfast.summary')::float8 as "summaryBytes"`,
   );
   return rows[0]!;

@@ -132,7 +132,8 @@ test('the room that history takes, by day and altogether', async () => {
     ],
   );
   assert.equal(total.readings, 60);
-  const bytes = total.messageBytes + total.chunkBytes + total.aggregateBytes + total.summaryBytes;
+  const bytes =
+    total.messageBytes + total.chunkBytes + total.aggregateBytes + total.minutesBytes + total.summaryBytes;
   assert.equal(total.bytes, bytes);
   assert.equal(total.bytesPerReading, bytes / 60);
   const { rows } = await scene.pool.query(

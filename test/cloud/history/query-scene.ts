@@ -76,7 +76,9 @@ export async function openQueryScene(): Promise<QueryScene> {
       await compactAll({ client, shapes, nowMs, graceMs: 0, onFailure });
     },
     async empty() {
-      await pool.query('truncate holdfast.message, holdfast.chunk, holdfast.aggregate, holdfast.summary');
+      await pool.query(
+        'truncate holdfast.message, holdfast.chunk, holdfast.aggregate, holdfast.minutes, holdfast.summary',
+      );
       // A test may have dropped the tables of some days.
       dictionary = openDictionary(pool);
     },

@@ -197,7 +197,7 @@ test('hours that are gone for days: wide buckets have them, narrow ones name the
   );
   await scene.compact();
   const hourly = 2;
-  await expireHistory(pool, { raw: 90, hourly, daily: 900 }, DAY + (hourly + 1) * DAY_MS);
+  await expireHistory(pool, { raw: 90, minutely: 90, hourly, daily: 900 }, DAY + (hourly + 1) * DAY_MS);
   const series = [{ device: await scene.device('a'), metric: 't' }];
   const range = rangeOf(at(2), at(40));
   const [byHour] = await aggregateBuckets(pool, series, range, 6 * HOUR_MS);
@@ -240,7 +240,7 @@ test('readings that are not kept raw any more, of all or of a type, are named by
   await scene.compact();
   await pool.query(`insert into holdfast.device_type (id, retention) values ('brief', '{"raw": 2}')`);
   await pool.query(`insert into holdfast.registry_device (site, device, type) values ('demo', 'b', 'brief')`);
-  await expireHistory(pool, { raw: 3, hourly: 400, daily: 900 }, DAY + 4 * DAY_MS);
+  await expireHistory(pool, { raw: 3, minutely: 3, hourly: 400, daily: 900 }, DAY + 4 * DAY_MS);
 
   const found = async (device: string, from: number, to: number, pointsMax: number) => {
     const range = rangeOf(from, to);
@@ -296,7 +296,7 @@ test('whatever leaves history, days say the same', async () => {
           const series = [];
           for (const { device, metric } of named) series.push({ device: await scene.device(device), metric });
           const before = await aggregateBuckets(pool, series, ALL, DAY_MS);
-          await expireHistory(pool, { raw, hourly, daily: 900 }, DAY + 3.5 * DAY_MS);
+          await expireHistory(pool, { raw, minutely: raw, hourly, daily: 900 }, DAY + 3.5 * DAY_MS);
           const after = await aggregateBuckets(pool, series, ALL, DAY_MS);
           for (const [i, { buckets, wide }] of after.entries()) {
             const expected = before[i]!.buckets.map(([from, count, min, max, mean, first, last]) => ({

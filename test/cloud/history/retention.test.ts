@@ -11,7 +11,7 @@ const pool = await freshDatabase(await startTestPostgres());
 let dictionary = openDictionary(pool);
 const DAY_MS = 86_400_000;
 const NOW = Date.UTC(2026, 5, 1, 12);
-const RETENTION = { raw: 90, hourly: 200, daily: 400 };
+const RETENTION = { raw: 90, minutely: 150, hourly: 200, daily: 400 };
 
 const ago = (days: number) => NOW - days * DAY_MS;
 
@@ -40,7 +40,9 @@ async function aggregates() {
 
 beforeEach(async () => {
   dictionary = openDictionary(pool);
-  await pool.query('truncate holdfast.message, holdfast.chunk, holdfast.aggregate, holdfast.summary');
+  await pool.query(
+    'truncate holdfast.message, holdfast.chunk, holdfast.aggregate, holdfast.minutes, holdfast.summary',
+  );
   await pool.query('truncate holdfast.registry_device, holdfast.device_type');
 });
 

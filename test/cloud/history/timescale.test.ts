@@ -121,7 +121,7 @@ test('history that has readings stays where it is, and is moved on demand: every
   assert.equal((await pool.query('select from holdfast.message')).rowCount, 0);
   const { readings } = await everything(pool);
   assert.equal(readings.length, 2702);
-  await expireHistory(pool, { raw: 5, hourly: 100, daily: 100 }, DAY + 10 * DAY_MS);
+  await expireHistory(pool, { raw: 5, minutely: 5, hourly: 100, daily: 100 }, DAY + 10 * DAY_MS);
   assert.equal((await everything(pool)).readings.length, 1);
   const { rows: left } = await pool.query(
     `select count(*)::int as days from timescaledb_information.chunks where range_end <= '2026-01-13 00:00Z'`,
@@ -272,6 +272,6 @@ test('rows that make their day by themselves are found, compacted, counted, and 
   assert.deepEqual(await statsOf(), [1, 0]);
   await compactEverything(pool, DAY + 2 * DAY_MS);
   assert.deepEqual(await statsOf(), [0, 1]);
-  await expireHistory(pool, { raw: 1, hourly: 100, daily: 100 }, DAY + 5 * DAY_MS);
+  await expireHistory(pool, { raw: 1, minutely: 1, hourly: 100, daily: 100 }, DAY + 5 * DAY_MS);
   assert.deepEqual(await dayTables(pool), []);
 });
