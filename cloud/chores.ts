@@ -5,6 +5,7 @@
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { Pool } from 'pg';
 import type { Logger } from 'pino';
+import type { BackupWatch } from './backup/watch.ts';
 import type { CloudConfig } from './config.ts';
 import type { GatewayLink } from './gateway-link.ts';
 import type { Dictionary } from './history/dictionary.ts';
@@ -50,8 +51,10 @@ export function startChores(options: {
   registry: Registry;
   registryApi: RegistryApi;
   rules: RuleBook;
+  backups: BackupWatch;
 }): void {
-  const { config, logger, postgres, dictionary, gateways, registry, rules, partitionsOpen } = options;
+  const { config, logger, postgres, dictionary, gateways, registry, rules, backups, partitionsOpen } =
+    options;
   const { pool } = postgres;
 
   const every = (ms: number, work: () => Promise<void>, what: string) => {
@@ -117,6 +120,7 @@ export function startChores(options: {
   every(GATEWAYS_FLUSH_MS, gateways.flush, 'noting gateways');
   every(POSTGRES_CHECK_MS, checkPostgres, 'Postgres check');
   every(HOUSEKEEPING_MS, keepHouse, 'housekeeping');
+  every(HOUSEKEEPING_MS, backups.refresh, 'reading the backups');
   every(
     EXPIRY_MS,
     () => forgetOldMinutes(pool, Date.now() - config.retentionMs),

@@ -3,6 +3,7 @@
  * Nothing is counted here; figures that are not known are left out rather than told as 0.
  */
 import { Counter, Gauge, Registry } from 'prom-client';
+import type { BackupOutlook } from './backup/outlook.ts';
 import type { GatewayLink } from './gateway-link.ts';
 import type { GatewayPresence } from './gateway-memory.ts';
 import type { Health } from './health.ts';
@@ -208,11 +209,37 @@ const channelFigures: readonly Figure<ChannelStatus>[] = [
   figure('counter', 'failed_attempts_total', 'Attempts that failed.', ({ failedAttempts }) => failedAttempts),
 ];
 
+const backupFigures: readonly Figure<BackupOutlook>[] = [
+  figure(
+    'gauge',
+    'last_confirmed_timestamp_seconds',
+    'When the last confirmed backup was begun.',
+    ({ confirmed }) => (confirmed === null ? null : confirmed.begunAt / 1000),
+  ),
+  figure(
+    'gauge',
+    'uncovered_seconds',
+    'For how long what came in is in no confirmed backup.',
+    ({ uncovered }) => uncovered.hours * 3600,
+  ),
+  figure(
+    'gauge',
+    'uncovered_messages',
+    'Settled messages that are in no confirmed backup.',
+    ({ uncovered }) => uncovered.messages,
+  ),
+  figure('gauge', 'overdue', '1 when gateways may have given back what no backup has.', ({ state }) =>
+    Number(state === 'overdue'),
+  ),
+];
+
 export function openMetrics(options: {
   health: () => Health;
   gateways: Pick<GatewayLink, 'gateways' | 'silentSince'>;
   /** Of the partitions that this node owns. */
   channels: () => readonly ChannelStatus[];
+  /** Null while it is not known. */
+  backups: () => BackupOutlook | null;
 }): Metrics {
   const registry = new Registry();
   const registers = [registry];
@@ -266,6 +293,12 @@ export function openMetrics(options: {
     add({ ...of, name: `holdfast_channel_${of.name}` }, ['channel'], () =>
       options.channels().map(status => [{ channel: status.id }, status]),
     );
+  }
+  for (const of of backupFigures) {
+    add({ ...of, name: `holdfast_backup_${of.name}` }, [], () => {
+      const outlook = options.backups();
+      return outlook ? [[{}, outlook]] : [];
+    });
   }
   for (const of of nodeFigures) {
     add({ ...of, name: `holdfast_${of.name}` }, [], () => [[{}, options.health()]]);

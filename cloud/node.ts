@@ -14,6 +14,7 @@ import { registerRoutes } from './api/routes.ts';
 import { openSiteDirectory, siteNames } from './api/site-directory.ts';
 import { attempt } from './attempt.ts';
 import { newBackfillGate } from './backfill-gate.ts';
+import { openBackupWatch } from './backup/watch.ts';
 import { ensureDaysAround, startChores } from './chores.ts';
 import { keepOwnership } from './cluster/ownership.ts';
 import type { CloudConfig } from './config.ts';
@@ -249,6 +250,7 @@ export async function startCloudNode(
         postgres: postgres.health,
       },
     });
+  const backups = openBackupWatch(pool);
   const access = changeAccess(config.adminToken, config.httpHost);
   const onError = (route: string, error: unknown) =>
     logger.warn({ route, reason: (error as Error).message }, 'request failed');
@@ -259,7 +261,7 @@ export async function startCloudNode(
     gateways,
     directory,
     health,
-    metrics: openMetrics({ health, gateways, channels: delivery.status }),
+    metrics: openMetrics({ health, gateways, channels: delivery.status, backups: () => backups.outlook }),
     nats,
     access,
     webhookPrivate: config.webhookPrivate,
@@ -295,6 +297,7 @@ export async function startCloudNode(
   }
   startChores({
     config,
+    backups,
     logger,
     onClose,
     postgres,

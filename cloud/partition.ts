@@ -179,6 +179,24 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
     },
   });
 
+  /** The start of PostgreSQL that has been told what it may lack. */
+  let toldServer = serverStarted();
+  function serverStarted(): Promise<string | null> {
+    return shared.dictionary.serverStarted().catch(() => null);
+  }
+  const retell = async () => {
+    toldServer = serverStarted();
+    await Promise.all([...sites.values()].map(actor => actor.retell()));
+  };
+  /** The next owner does not know what a history from a backup lacks. */
+  async function retellIfRestarted(): Promise<void> {
+    const told = await toldServer;
+    const { rows } = await shared.pool.query<{ started: string }>(
+      'select holdfast.server_started() as started',
+    );
+    if (told !== null && rows[0]!.started !== told) await retell();
+  }
+
   const traitsOf = (site: SiteId) => (device: string) => shared.registry.of(site, device);
 
   function siteActor(site: SiteId): Promise<SiteActor> {
@@ -400,9 +418,7 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
         });
       }
     },
-    async retell() {
-      await Promise.all([...sites.values()].map(actor => actor.retell()));
-    },
+    retell,
     async onRegistryChange(changed) {
       for (const site of changed)
         await sites.get(site)?.rename(shared.registry.site(site)?.aliases ?? new Map());
@@ -417,6 +433,7 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
       clearTimeout(patience);
       shared.budget.wakeAll();
       await Promise.all(pumps.map(pump => pump.stop()));
+      if (!fenced) await Promise.race([retellIfRestarted().catch(() => {}), sleep(deadlineMs)]);
       await writer.close(deadlineMs);
       // What is under way for longer may be told twice, under one id.
       if (!fenced) await Promise.race([shared.delivery.release(id), sleep(RELEASE_DELIVERY_MS)]);

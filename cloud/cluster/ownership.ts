@@ -25,6 +25,8 @@ import { type ClusterView, nextSteps } from './plan.ts';
 export interface OwnedPartition {
   readonly id: number;
   readonly epoch: number;
+  /** Why PostgreSQL takes none of what is queued; null while it does. */
+  readonly historyTrouble: string | null;
   /** Writes what is queued, for as long as that. */
   close(deadlineMs: number): Promise<void>;
 }
@@ -92,6 +94,8 @@ export function keepOwnership<P extends OwnedPartition>(options: {
     if (steps.release.length > 0) options.nudgeAll();
     for (const id of steps.handOver) {
       if (leaving.size >= HAND_OVERS_AT_ONCE) break;
+      // The next owner would begin without what is queued here.
+      if (held.get(id)?.historyTrouble) continue;
       void handOver(id, HAND_OVER_MS);
     }
     const owners = new Map(seen.partitions.map(({ id, owner }) => [id, owner]));

@@ -1,12 +1,13 @@
 /**
  * What a node does next about partitions, from what Postgres says of the cluster, pure.
  *
- *   free, and mine by rendezvous ─▶ claim        held, and another's by rendezvous ─▶ hand over
+ *   free, and mine by rendezvous ─▶ claim        held, and another's by rendezvous, that is heard ─▶ hand over
  *   held, and claimed by another ─▶ lost         an owner without a heartbeat is dead: what it held is free
  *   mine by the table, and not held: a claim or a release whose answer was lost ─▶ claim, or release
  *
  * Two nodes with different views do no harm: a claim raises the epoch, and only one epoch writes (D).
  */
+import { LEASE_MS } from './leases.ts';
 import { ownerOf } from './rendezvous.ts';
 
 export interface NodeEntry {
@@ -43,6 +44,8 @@ export interface Steps {
 export function nextSteps(me: string, view: ClusterView, held: ReadonlyMap<number, number>): Steps {
   const takers = view.nodes.filter(node => node.actors && !node.draining).map(node => node.id);
   const alive = new Set(view.nodes.map(node => node.id));
+  // After a start of PostgreSQL all that it knows of have a lease; of a backup's nodes some may be gone for good.
+  const heard = new Set(view.nodes.filter(node => node.heartbeatAgeMs <= LEASE_MS).map(node => node.id));
   const claim: number[] = [];
   const handOver: number[] = [];
   const lost: number[] = [];
@@ -55,7 +58,7 @@ export function nextSteps(me: string, view: ClusterView, held: ReadonlyMap<numbe
     }
     const taker = ownerOf(id, takers);
     if (heldEpoch !== undefined) {
-      if (taker !== null && taker !== me) handOver.push(id);
+      if (taker !== null && taker !== me && heard.has(taker)) handOver.push(id);
     } else if (taker === me && (owner === null || owner === me || !alive.has(owner))) {
       claim.push(id);
     } else if (owner === me) {

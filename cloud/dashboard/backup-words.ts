@@ -1,4 +1,6 @@
 /** What the pipeline page reads and says of backups: what is in none, and what that means. Pure. */
+
+import { humanize } from './figures.ts';
 import { formatCount, formatDuration, formatTime } from './format.ts';
 import { field, isFields, numberOf, textOf } from './model.ts';
 
@@ -62,4 +64,12 @@ function warningOf(state: Backups['state'], keptHours: number): string {
   if (state === 'overdue')
     return `A backup is overdue: what gateways have given back after ${keptHours} h is in the database alone, and would be lost with it.`;
   return '';
+}
+
+/** One line on the whole pipeline. Neither old figures nor a missing backup let it say that all is well. */
+export function stateWords(of: { status: string; overdue: boolean; current: boolean }): string {
+  const { status, overdue, current } = of;
+  const well = overdue ? 'Running; a backup is overdue' : 'All is well';
+  const words = status === 'ok' ? well : humanize(status);
+  return current ? words : `Unknown; last heard: ${words.toLowerCase()}`;
 }

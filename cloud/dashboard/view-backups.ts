@@ -1,16 +1,14 @@
 /** Backups, on the pipeline page: one line on the last one, one on what is in none, and what is to be done. */
 import { html } from 'htm/preact';
 import type { VNode } from 'preact';
-import { paths } from './api.ts';
-import { backupWords, readBackups } from './backup-words.ts';
-import { usePolled } from './hooks.ts';
+import { type Backups, backupWords } from './backup-words.ts';
+import type { Polled } from './hooks.ts';
 import { Notice, OldFigures, ProblemNotice } from './view-parts.ts';
 
 /** It changes by the hour, and counts over the whole ledger. */
-const BACKUPS_INTERVAL_MS = 30_000;
+export const BACKUPS_INTERVAL_MS = 30_000;
 
-export function BackupsPanel({ now }: { now: number }): VNode {
-  const backups = usePolled(paths.backups, readBackups, BACKUPS_INTERVAL_MS);
+export function BackupsPanel({ backups, now }: { backups: Polled<Backups>; now: number }): VNode {
   const { value, problem } = backups;
   if (value === null) {
     return html`<section class="panel" aria-labelledby="backups"><h2 id="backups">Backups</h2>${

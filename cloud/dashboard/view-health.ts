@@ -2,14 +2,15 @@
 import { html } from 'htm/preact';
 import type { VNode } from 'preact';
 import { paths } from './api.ts';
-import { figureGroups, humanize } from './figures.ts';
+import { readBackups, stateWords } from './backup-words.ts';
+import { figureGroups } from './figures.ts';
 import { excerpt, formatBytes, formatCount, formatTime } from './format.ts';
 import { useLive, useNow, usePolled } from './hooks.ts';
 import type { Live } from './live.ts';
 import { field, isFields, readQuarantine, textOf } from './model.ts';
 import { siteHash } from './route.ts';
 import type { Gateway } from './site-model.ts';
-import { BackupsPanel } from './view-backups.ts';
+import { BACKUPS_INTERVAL_MS, BackupsPanel } from './view-backups.ts';
 import { Age, Notice, OldFigures, ProblemNotice, ShareBar } from './view-parts.ts';
 
 const HEALTH_INTERVAL_MS = 2_000;
@@ -25,6 +26,7 @@ export function HealthView({ live }: { live: Live }): VNode {
   useLive(live);
   const now = useNow();
   const health = usePolled(paths.health, readHealth, HEALTH_INTERVAL_MS);
+  const backups = usePolled(paths.backups, readBackups, BACKUPS_INTERVAL_MS);
   return html`
     <h1>Pipeline</h1>
     ${
@@ -34,32 +36,27 @@ export function HealthView({ live }: { live: Live }): VNode {
     }
     ${
       health.value !== null
-        ? html`<${OldFigures} polled=${health} now=${now} /><${Figures} health=${health.value} now=${now} current=${health.problem === null} />`
+        ? html`<${OldFigures} polled=${health} now=${now} /><${Figures} health=${health.value} now=${now} current=${health.problem === null} overdue=${backups.value?.state === 'overdue'} />`
         : health.problem === null
           ? html`<${Notice} title="Loading the figures…" kind="busy" />`
           : html`<${ProblemNotice} title="The figures cannot be loaded" problem=${health.problem} />`
     }
     <${Gateways} live=${live} now=${now} />
-    <${BackupsPanel} now=${now} />
+    <${BackupsPanel} backups=${backups} now=${now} />
     <${QuarantinePanel} now=${now} />`;
 }
 
-/** Old figures never claim that all is well. */
-function stateWords(status: string, current: boolean): string {
-  const words = status === 'ok' ? 'All is well' : humanize(status);
-  return current ? words : `Unknown; last heard: ${words.toLowerCase()}`;
-}
+type FiguresProps = { health: Health; now: number; current: boolean; overdue: boolean };
 
-type FiguresProps = { health: Health; now: number; current: boolean };
-
-function Figures({ health, now, current }: FiguresProps): VNode {
-  const status = textOf(field(health, 'status')) || 'unknown';
+function Figures({ health, now, current, overdue }: FiguresProps): VNode {
+  const told = textOf(field(health, 'status')) || 'unknown';
+  const status = told === 'ok' && overdue ? 'degraded' : told;
   const reasons = field(health, 'reasons');
   const servers = field(health, 'servers');
   const groups = figureGroups(health, now, SHOWN_APART);
   return html`
     <section class="panel state" data-status=${current ? status : 'unknown'} aria-label="State">
-      <p class="state-word"><span class="lamp" aria-hidden="true"></span>${stateWords(status, current)}</p>
+      <p class="state-word"><span class="lamp" aria-hidden="true"></span>${stateWords({ status: told, overdue, current })}</p>
       ${
         Array.isArray(reasons) && reasons.length > 0
           ? html`<ul>${reasons.map(reason => html`<li>${String(reason)}</li>`)}</ul>`

@@ -71,7 +71,7 @@ export const deliveryLimits = {
   workOffMs: 1000,
   duePerChannelMax: 500,
   /** For how long rows that were taken are ours alone, within one epoch. */
-  takenMs: 60_000,
+  takenMs: 15_000,
   keptMs: 30 * 86_400_000,
 } as const;
 

@@ -12,6 +12,8 @@ const LOSES: Partial<Record<FaultKind, readonly Knower[]>> = {
   'cloud-pause': ['owner'],
   'cloud-cut': ['owner'],
   'cloud-half-open': ['owner'],
+  // Who leaves has nowhere to put what he knows.
+  'cloud-rolling-restart': ['owner'],
   'redis-emptied': ['redis'],
   'redis-flushed': ['redis'],
   // A node sleeps meanwhile.

@@ -1,7 +1,7 @@
 /** What the pipeline page reads and says of backups. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { backupWords, readBackups } from '../../cloud/dashboard/backup-words.ts';
+import { backupWords, readBackups, stateWords } from '../../cloud/dashboard/backup-words.ts';
 
 const HOUR_MS = 3_600_000;
 const NOW = Date.UTC(2026, 0, 15, 12);
@@ -32,4 +32,14 @@ test('an answer of another shape is no reason to rest', () => {
     assert.equal(backups.state, 'due');
     assert.equal(backupWords(backups, NOW).uncovered, 'There is no data yet');
   }
+});
+
+test('all is not well while a backup is overdue', () => {
+  assert.equal(stateWords({ status: 'ok', overdue: false, current: true }), 'All is well');
+  assert.equal(stateWords({ status: 'ok', overdue: true, current: true }), 'Running; a backup is overdue');
+  assert.equal(stateWords({ status: 'degraded', overdue: true, current: true }), 'Degraded');
+  assert.equal(
+    stateWords({ status: 'ok', overdue: false, current: false }),
+    'Unknown; last heard: all is well',
+  );
 });

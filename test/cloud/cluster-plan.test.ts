@@ -119,3 +119,13 @@ test('every node follows its plan: in the end each partition has one owner, its 
     }),
   );
 });
+
+test('nothing is handed to a node that is only in a table from a backup; what it should have is served on', () => {
+  const held = new Map([[0, 10]]);
+  const taker = (names: string[]) => ownerOf(0, names);
+  const name = PARTITIONS.map(i => `node-${i}`).find(one => taker(['me', one]) === one)!;
+  const ghost = view([node('me'), node(name, { heartbeatAgeMs: 60_000 })], ['me']);
+  assert.deepEqual(nextSteps('me', ghost, held), nothing);
+  const living = view([node('me'), node(name)], ['me']);
+  assert.deepEqual(nextSteps('me', living, held), { ...nothing, handOver: [0] });
+});

@@ -5,14 +5,7 @@
  *
  * Times are whole microseconds, or larger units where all are. Texts are places in `words`.
  */
-import {
-  type Columns,
-  digitsOf,
-  integersOf,
-  mapped,
-  newColumnPacker,
-  numbersOf as numbersIn,
-} from './columns.ts';
+import { type Columns, digitsOf, integersOf, newColumnPacker, numbersOf as numbersIn } from './columns.ts';
 import type { Integers } from './series.ts';
 
 /** What all messages of a chunk share. */
@@ -59,10 +52,7 @@ export function packChunk(key: ChunkKey, messages: Messages): Chunk {
   const columns = newColumnPacker();
   const [first, last] = [at[0]!, at[count - 1]!];
   const timeDigits = TIME_DIGITS.find(digits => isMultiple(at, 10 ** digits)) ?? 0;
-  columns.integers(
-    mapped(at, value => (value - first) / 10 ** timeDigits),
-    timeDigits,
-  );
+  columns.integers(since(at, first, 10 ** timeDigits), timeDigits);
   columns.integers(sequence);
   columns.integers(element);
   for (const values of messages.numbers) columns.numbers(values);
@@ -119,4 +109,10 @@ function isMultiple(values: Integers, unit: number): boolean {
   const first = values[0]!;
   for (let i = 1; i < values.length; i++) if ((values[i]! - first) % unit !== 0) return false;
   return true;
+}
+
+function since(values: Integers, first: number, unit: number): Float64Array {
+  const out = new Float64Array(values.length);
+  for (let i = 0; i < out.length; i++) out[i] = (values[i]! - first) / unit;
+  return out;
 }

@@ -54,11 +54,7 @@ export function newColumnPacker(): ColumnPacker {
     integers,
     numbers(values) {
       const digits = decimalsOf(values);
-      if (digits !== null)
-        return integers(
-          mapped(values, value => Math.round(value * 10 ** digits)),
-          digits,
-        );
+      if (digits !== null) return integers(scaled(values, 10 ** digits), digits);
       forms.push(FLOATS);
       bases.push(0);
       steps.push(0);
@@ -108,30 +104,30 @@ export function numbersOf(columns: Columns, index: number, count: number): Float
 /** The fewest decimals that all of them have; null when some are no decimals. */
 export function decimalsOf(values: ArrayLike<number>): number | null {
   let digits = 0;
+  let scale = 1;
+  let rose = 0;
   for (let i = 0; i < values.length; i++) {
-    const value = values[i]!;
-    for (;;) {
-      const whole = Math.round(value * 10 ** digits);
-      if (isDecimal(value, whole, digits)) break;
+    while (!isDecimal(values[i]!, scale)) {
       if (digits === DECIMALS_MAX) return null;
-      digits++;
+      scale = 10 ** ++digits;
+      rose = i;
     }
   }
-  // With more digits than it needs by itself, one of them may be too large, or be another number.
-  for (let i = 0; i < values.length; i++) {
-    const whole = Math.round(values[i]! * 10 ** digits);
-    if (!isDecimal(values[i]!, whole, digits)) return null;
-  }
+  // With more digits than it needs by itself, an earlier one may be too large, or be another number.
+  for (let i = 0; i < rose; i++) if (!isDecimal(values[i]!, scale)) return null;
   return digits;
 }
 
 /** Bit for bit: a whole number has no -0. */
-const isDecimal = (value: number, whole: number, digits: number): boolean =>
-  Math.abs(whole) <= LARGEST && whole / 10 ** digits === value && !Object.is(value, -0);
+function isDecimal(value: number, scale: number): boolean {
+  const whole = Math.round(value * scale);
+  return Math.abs(whole) <= LARGEST && whole / scale === value && !Object.is(value, -0);
+}
 
-export function mapped(values: ArrayLike<number>, change: (value: number) => number): Float64Array {
+/** In a loop of its own: with a function per number it takes three times as long. */
+function scaled(values: ArrayLike<number>, scale: number): Float64Array {
   const out = new Float64Array(values.length);
-  for (let i = 0; i < out.length; i++) out[i] = change(values[i]!);
+  for (let i = 0; i < out.length; i++) out[i] = Math.round(values[i]! * scale);
   return out;
 }
 

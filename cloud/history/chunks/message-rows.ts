@@ -115,23 +115,27 @@ export function addMessages(run: MessageRun, messages: Messages): void {
 
 /** In the order of time, sequence and element, at most `count` at a time. */
 export function* inOrder(run: MessageRun, count: number): Generator<Messages> {
-  const order = Uint32Array.from(run.at.keys());
   const { at, sequence, element } = run;
-  const isSorted = order.every((i, place) => place === 0 || compare(place - 1, i) < 0);
   function compare(a: number, b: number): number {
     return at[a]! - at[b]! || sequence[a]! - sequence[b]! || element[a]! - element[b]!;
   }
-  if (!isSorted) order.sort(compare);
-  for (let from = 0; from < order.length; from += count) {
-    const part = order.subarray(from, from + count);
-    const taken = <T>(values: readonly T[]): T[] => Array.from(part, i => values[i]!);
-    const claimedAt = taken(run.claimedAt);
+  let isSorted = true;
+  for (let i = 1; i < at.length && isSorted; i++) isSorted = compare(i - 1, i) < 0;
+  const order = isSorted ? undefined : Uint32Array.from(at.keys()).sort(compare);
+  const taken = <T>(values: readonly T[], from: number): T[] => {
+    if (!order) return count >= values.length ? (values as T[]) : values.slice(from, from + count);
+    const out = new Array<T>(Math.min(count, order.length - from));
+    for (let i = 0; i < out.length; i++) out[i] = values[order[from + i]!]!;
+    return out;
+  };
+  for (let from = 0; from < at.length; from += count) {
+    const claimedAt = taken(run.claimedAt, from);
     yield {
-      at: taken(at),
-      sequence: taken(sequence),
-      element: taken(element),
-      numbers: run.numbers.map(taken<number>),
-      texts: run.texts.map(taken<string>),
+      at: taken(at, from),
+      sequence: taken(sequence, from),
+      element: taken(element, from),
+      numbers: run.numbers.map(values => taken(values, from)),
+      texts: run.texts.map(values => taken(values, from)),
       claimedAt: claimedAt.some(time => time !== null) ? claimedAt : null,
     };
   }

@@ -52,7 +52,8 @@ export function packSeries(values: Integers): Series {
   const cumulative = cheapest(residuals);
 
   const middle = middleOf(values);
-  const offsets = Float64Array.from({ length: n }, (_, i) => values[i]! - middle);
+  const offsets = new Float64Array(n);
+  for (let i = 0; i < n; i++) offsets[i] = values[i]! - middle;
   const offset = cheapest(offsets);
   return offset.cost < cumulative.cost
     ? { form: offset.width, base: middle, step: 0, bytes: written(offsets, offset) }
@@ -100,9 +101,11 @@ function cheapest(residuals: Float64Array): Layout {
   for (const width of WIDTHS) {
     const least = leastOf(width);
     let outside = 0;
-    for (const residual of residuals) if (residual <= least || residual >= -least) outside++;
+    for (let i = 0; i < residuals.length; i++)
+      if (residuals[i]! <= least || residuals[i]! >= -least) outside++;
     const cost = width * residuals.length + WIDE * outside;
     if (cost < best.cost) best = { width, cost };
+    if (outside === 0) break;
   }
   return best;
 }
@@ -135,9 +138,9 @@ function usualDelta(values: Integers): number {
   const n = values.length;
   if (n < 2) return 0;
   const every = Math.max(1, Math.floor((n - 1) / SAMPLE_MAX));
-  const deltas: number[] = [];
-  for (let i = 1; i < n; i += every) deltas.push(values[i]! - values[i - 1]!);
-  deltas.sort((a, b) => a - b);
+  const deltas = new Float64Array(Math.ceil((n - 1) / every));
+  for (let i = 1, k = 0; i < n; i += every) deltas[k++] = values[i]! - values[i - 1]!;
+  deltas.sort();
   return deltas[deltas.length >> 1]!;
 }
 

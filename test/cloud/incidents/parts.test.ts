@@ -151,3 +151,24 @@ test('what has waited for a day is given up; what does not fit is refused', asyn
   assert.equal(queue.offer(page('p-1', 'opened')), 'known');
   queue.close();
 });
+
+test("a machine's clock that was hours ahead for a moment holds nothing back", async t => {
+  const told: string[] = [];
+  const queue = openChannelQueue({
+    channel: 'c',
+    digests: true,
+    holds: () => true,
+    send: async () => ({ outcome: 'delivered' }),
+    onResult: pages => told.push(...pages.map(({ incident }) => incident.id)),
+  });
+  t.after(() => queue.close());
+  const names = Array.from({ length: floodRule.pagesAtOnce + 2 }, (_, i) => `p-${i}`);
+  for (const name of names) queue.offer(page(name, 'opened'));
+  const { now } = Date;
+  Date.now = () => now() + 4 * 3_600_000;
+  queue.poke();
+  await new Promise(resolve => setTimeout(resolve, 50));
+  Date.now = now;
+  queue.offer(page('last', 'opened'));
+  await eventually('all are told', () => told.length === names.length + 1);
+});
