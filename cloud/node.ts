@@ -251,6 +251,7 @@ export async function startCloudNode(
       },
     });
   const backups = openBackupWatch(pool);
+  void backups.refresh().catch(() => {});
   const access = changeAccess(config.adminToken, config.httpHost);
   const onError = (route: string, error: unknown) =>
     logger.warn({ route, reason: (error as Error).message }, 'request failed');

@@ -432,8 +432,8 @@ export function openPartition(shared: PartitionShared, owned: Claim): Partition 
       closing = true;
       clearTimeout(patience);
       shared.budget.wakeAll();
-      await Promise.all(pumps.map(pump => pump.stop()));
-      if (!fenced) await Promise.race([retellIfRestarted().catch(() => {}), sleep(deadlineMs)]);
+      const told = fenced ? null : Promise.race([retellIfRestarted().catch(() => {}), sleep(deadlineMs)]);
+      await Promise.all([told, ...pumps.map(pump => pump.stop())]);
       await writer.close(deadlineMs);
       // What is under way for longer may be told twice, under one id.
       if (!fenced) await Promise.race([shared.delivery.release(id), sleep(RELEASE_DELIVERY_MS)]);

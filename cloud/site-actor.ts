@@ -227,9 +227,10 @@ export async function activateSite(options: {
     changed: readonly TwinState[],
     transitions: readonly IncidentTransition[],
   ): Promise<WriteOutcome> {
-    // Those that are new come last: the end of an incident after its beginning.
-    const incidents = unwritten.size === 0 ? transitions : [...unwritten.values(), ...transitions];
+    const lacking = [...unwritten.values()].filter(one => unsettled.get(one.id) === one);
     unwritten.clear();
+    // Those that are new come last: the end of an incident after its beginning.
+    const incidents = lacking.length === 0 ? transitions : [...lacking, ...transitions];
     underWay++;
     const outcome = await live.writeTwins(site, epoch, changed, incidents);
     underWay--;

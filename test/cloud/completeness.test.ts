@@ -215,6 +215,8 @@ test('metrics are in the format of Prometheus, with a line for every gateway', a
   assert.equal(samples.has('holdfast_history_queue_bytes'), true);
   assert.equal(samples.get('holdfast_channel_up{channel="nats"}'), 1);
   assert.equal(samples.get('holdfast_channel_waiting_pages{channel="nats"}'), 0);
+  assert.ok(samples.get('holdfast_backup_uncovered_messages')! >= 0);
+  assert.equal(samples.get('holdfast_backup_overdue'), 0);
 });
 
 test("a dashboard's ping is answered", async () => {

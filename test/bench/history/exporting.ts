@@ -46,7 +46,7 @@ export async function measureExport(
   await narrow.size();
   const to = START_MS + (readings + 1) * 1000;
   await compactDatabase(database, to + 2 * DAY_MS);
-  await pool.query('vacuum (analyze) holdfast.message, holdfast.chunk, holdfast.aggregate');
+  await pool.query('vacuum (analyze) holdfast.message, holdfast.chunk, holdfast.aggregate, holdfast.minutes');
 
   const file = join(directory, 'export.csv');
   const rate = async (run: () => Promise<void>, headLines: number) => {

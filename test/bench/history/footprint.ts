@@ -19,6 +19,7 @@ interface Sizes {
   readonly message: number;
   readonly chunk: number;
   readonly aggregate: number;
+  readonly minutes: number;
 }
 
 export async function measureFootprint(
@@ -42,7 +43,7 @@ export async function measureFootprint(
   await checkWhole(pool, messages);
   await database.drop();
 
-  const total = (of: Sizes) => (of.message + of.chunk + of.aggregate) / readings;
+  const total = (of: Sizes) => (of.message + of.chunk + of.aggregate + of.minutes) / readings;
   const cpuSeconds = compaction.nodeCpuSeconds + compaction.backendCpuSeconds;
   const perMessage = (seconds: number) => rounded((seconds * 1e6) / messages, 2);
   const figures = {
@@ -52,6 +53,7 @@ export async function measureFootprint(
     message_bytes: sizes.message,
     chunk_bytes: sizes.chunk,
     aggregate_bytes: sizes.aggregate,
+    minutes_bytes: sizes.minutes,
     readings,
     chunks: compaction.chunks,
     compaction_readings_per_second: Math.round(readings / compaction.seconds),
@@ -73,14 +75,18 @@ export async function measureFootprint(
 }
 
 async function sizesOf(pool: Pool): Promise<Sizes> {
-  await pool.query('vacuum (analyze) holdfast.message, holdfast.chunk, holdfast.aggregate');
+  await pool.query('vacuum (analyze) holdfast.message, holdfast.chunk, holdfast.aggregate, holdfast.minutes');
   const { rows } = await pool.query<Record<keyof Sizes, string>>(
     `select (select sum(pg_total_relation_size(relid)) from pg_partition_tree('holdfast.message')) as message,
             (select sum(pg_total_relation_size(relid)) from pg_partition_tree('holdfast.chunk')) as chunk,
-            pg_total_relation_size('holdfast.aggregate') as aggregate`,
+            pg_total_relation_size('holdfast.aggregate') as aggregate,
+            pg_total_relation_size('holdfast.minutes') as minutes`,
   );
-  const { message, chunk, aggregate } = rows[0]!;
-  return { message: Number(message), chunk: Number(chunk), aggregate: Number(aggregate) };
+  const { message, chunk, aggregate, minutes } = rows[0]!;
+  return {
+    ...{ message: Number(message), chunk: Number(chunk) },
+    ...{ aggregate: Number(aggregate), minutes: Number(minutes) },
+  };
 }
 
 /** A figure of what is not all there is none. */

@@ -2,7 +2,8 @@
  * How long a person waits for a chart, on a warm cache: what the API asks, without HTTP.
  *
  *   a day       116 devices with one metric each every 10 s: a million readings, by device and hour. All hours but the newest are
- *               compacted, which is how a day looks at its end
+ *               compacted, which is how a day looks at its end; and all of them
+ *   a week      one metric of one device every second, as at most 1,000 points
  *   a year      one metric of one device, 8,760 hours, as at most 1,000 points of minimum, maximum, mean and count; 90 days still have
  *               their tables, and the newest half hour has its messages
  */
@@ -24,10 +25,12 @@ const HOUR_MS = 3_600_000;
 const DAY_DEVICES = 116;
 const DAY_INTERVAL_MS = 10_000;
 const METRIC = 'temperature';
+const CHART_POINTS = 1000;
+
+const WEEK_SECONDS = 604_800;
 
 const YEAR_DEVICES = 20;
 const YEAR_HOURS = 8760;
-const YEAR_POINTS = 1000;
 const RETENTION_DAYS = 90;
 const NEWEST_MS = 1_800_000;
 const POSTGRES_EPOCH_MS = Date.UTC(2000, 0, 1);
@@ -42,12 +45,16 @@ export async function measureQueries(
   report: (line: string) => void,
 ) {
   const day = await measureDay(server, pointsMax, report);
+  const week = await measureWeek(server, pointsMax, report);
   const year = await measureYear(server, report);
   const figures = {
     hourly_24h_ms: rounded(day.compacted, 1),
+    hourly_24h_closed_ms: rounded(day.closed, 1),
     hourly_24h_hot_ms: rounded(day.hot, 1),
     hourly_24h_narrow_ms: rounded(day.narrow, 1),
     hourly_24h_points: day.points,
+    week_1000_ms: rounded(week.milliseconds, 1),
+    week_points: week.points,
     year_1000_ms: rounded(year.milliseconds, 1),
     year_hours: YEAR_HOURS,
     year_points: year.points,
@@ -60,8 +67,10 @@ export async function measureQueries(
         `24 hours of ${day.points.toLocaleString('en')} readings, the newest hour not compacted`,
         figures.hourly_24h_ms,
       ],
+      ['the same, a day that is over', figures.hourly_24h_closed_ms],
       ['the same, nothing compacted', figures.hourly_24h_hot_ms],
       ['the same out of a row per reading under a key', figures.hourly_24h_narrow_ms],
+      [`a week of one metric by the second, 1,000 points at most: ${week.points}`, figures.week_1000_ms],
       [`a year of one metric, 1,000 points at most: ${year.points}`, figures.year_1000_ms],
     ]),
   };
@@ -100,6 +109,9 @@ async function measureDay(server: HistoryServer, pointsMax: number, report: (lin
   await vacuum(pool);
   report('asking again');
   const compacted = await medianMs(ask);
+  await compactDatabase(database, to + 2 * HOUR_MS);
+  await vacuum(pool);
+  const closed = await medianMs(ask);
   const ofNarrow = await medianMs(async () => {
     const { rows } = await pool.query(
       `select device, date_bin('1 hour', time, $1) as at, count(*), min(value), max(value), avg(value)
@@ -109,7 +121,34 @@ async function measureDay(server: HistoryServer, pointsMax: number, report: (lin
     if (rows.length !== 24 * count) throw new Error(`${rows.length} buckets`);
   }, SLOW_RUNS);
   await database.drop();
-  return { points, hot, compacted, narrow: ofNarrow };
+  return { points, hot, compacted, closed, narrow: ofNarrow };
+}
+
+async function measureWeek(server: HistoryServer, readingsMax: number, report: (line: string) => void) {
+  const readings = Math.min(WEEK_SECONDS, readingsMax);
+  const database = await server.open('week');
+  const { pool } = database;
+  report(`storing ${readings} readings of one device`);
+  const from = STANDARD_START_MS + 1000;
+  const to = from + (readings + 1) * 1000;
+  const fleet = { devices: 1, sites: 1, startMs: from };
+  const { devices } = await storeFleet(database, { fleet, messages: readings, metrics: [METRIC] });
+  await compactDatabase(database, to + 2 * DAY_MS);
+  await vacuum(pool);
+  const range = { from: microsOf(from), to: microsOf(to) };
+  const series = [{ device: devices[0]!, metric: METRIC }];
+  let points = 0;
+  const milliseconds = await medianMs(async () => {
+    const days = await storedDays(pool, range);
+    const answer = await downsample(pool, { series, range, days, pointsMax: CHART_POINTS });
+    const [found] = answer.outcome === 'found' ? answer.series : [];
+    if (found?.level !== 'minute') throw new Error(`${answer.outcome}, ${found?.level}`);
+    points = found.buckets.length;
+    const counted = found.buckets.reduce((sum, [, count]) => sum + count, 0);
+    if (counted !== readings) throw new Error(`${counted} readings`);
+  });
+  await database.drop();
+  return { points, milliseconds };
 }
 
 async function measureYear(server: HistoryServer, report: (line: string) => void) {
@@ -133,7 +172,7 @@ async function measureYear(server: HistoryServer, report: (line: string) => void
   let points = 0;
   const milliseconds = await medianMs(async () => {
     const days = await storedDays(pool, range);
-    const answer = await downsample(pool, { series, range, days, pointsMax: YEAR_POINTS });
+    const answer = await downsample(pool, { series, range, days, pointsMax: CHART_POINTS });
     const [found] = answer.outcome === 'found' ? answer.series : [];
     if (found?.level !== 'hour') throw new Error(`${answer.outcome}, ${found?.level}`);
     points = found.buckets.length;
@@ -158,7 +197,9 @@ function hoursOf(device: number, metric: number, from: number): AggregateOf[] {
 }
 
 async function vacuum(pool: Pool): Promise<void> {
-  await pool.query('vacuum (analyze) holdfast.message, holdfast.chunk, holdfast.aggregate, holdfast.summary');
+  await pool.query(
+    'vacuum (analyze) holdfast.message, holdfast.chunk, holdfast.aggregate, holdfast.minutes, holdfast.summary',
+  );
 }
 
 async function medianMs(run: () => Promise<void>, { warmUp, counted } = RUNS): Promise<number> {
