@@ -36,7 +36,7 @@ async function run(t: TestContext, ...args: string[]) {
 const KINDS = 'cloud-kill,cloud-pause,cloud-cut,nats-kill,redis-flushed,postgres-kill,gateway-kill,link-cut';
 
 test('faults of every server, node and gateway: nothing lost, double, made up, gone back or of an older epoch', async t => {
-  const { code, text } = await run(t, '--faults', '16', '--only', KINDS, '--seed', '1', '--json');
+  const { code, text } = await run(t, '--faults', '20', '--only', KINDS, '--seed', '1', '--json');
   assert.equal(code, 0, text);
   const counted = JSON.parse(text.trim().split('\n').at(-1)!);
   t.diagnostic(JSON.stringify(counted));
